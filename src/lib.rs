@@ -1,0 +1,9 @@
+//! vmail-operator: Postfix virtual mail domains on Kubernetes, published in DNS once proved.
+//!
+//! Data flows one way: watch → index → directory → tables → ConfigMaps → agent → proof → DNS → status.
+//! [`directory`], [`postfix`], [`records`] and [`dns::plan`] are pure; effects live in [`operator`],
+//! [`agent`] and [`dns::powerdns`].
+
+pub mod agent;
+pub mod dns;
+pub mod revision;

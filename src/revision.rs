@@ -1,0 +1,174 @@
+//! What passes between operator and agent: the index of a revision, and the agent's report on it.
+//!
+//! Both sides of a rolling upgrade read these, so a field is added, never changed, and
+//! [`FORMAT`] is raised when an older agent could not do the right thing with a newer revision.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The newest format of [`Index`] that this version writes and understands.
+pub const FORMAT: u32 = 1;
+
+/// The file name of the index in the mounted volume, and its key in the index ConfigMap.
+pub const INDEX_FILE: &str = "index.json";
+
+/// The file that lists the served domains, one a line, see [`DomainLine`].
+pub const DOMAINS_FILE: &str = "domains";
+
+/// The index of one revision: every file that belongs to it, with its hash.
+///
+/// The agent installs a revision only when each file is mounted with exactly the listed content, so
+/// that a volume in the middle of an update is never live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// See [`FORMAT`]. An agent that does not know the number keeps what it has.
+    pub format: u32,
+    /// The cell whose tables these are.
+    pub cell: String,
+    /// Names the complete content; the same content always has the same revision.
+    pub revision: String,
+    /// File name to [`content_hash`]. `main.cf`, `master.cf`, [`DOMAINS_FILE`], and for each lookup
+    /// table a file named after the Postfix parameter that refers to it.
+    pub files: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// The index of these files (name to content). The revision follows from everything else.
+    pub fn new(cell: &str, files: &BTreeMap<String, String>) -> Self {
+        let files: BTreeMap<_, _> =
+            files.iter().map(|(name, content)| (name.clone(), content_hash(content))).collect();
+        let mut all = format!("{FORMAT}\n{cell}\n");
+        for (name, hash) in &files {
+            all.push_str(&format!("{name} {hash}\n"));
+        }
+        Self { format: FORMAT, cell: cell.to_owned(), revision: content_hash(&all), files }
+    }
+}
+
+/// SHA-256 of a file's content, the first 128 bits in hex.
+pub fn content_hash(content: &str) -> String {
+    Sha256::digest(content.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One line of [`DOMAINS_FILE`]: `domain hash state`, separated by one space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainLine {
+    /// The domain, lower case, without a trailing dot.
+    pub domain: String,
+    /// The domain hash. Opaque to the agent, which reports the one it has proved.
+    pub hash: String,
+    /// What Postfix must answer for this domain.
+    pub state: DomainState,
+}
+
+/// What Postfix must answer for recipients of a domain, and so what the proof asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainState {
+    /// `postmaster@` 250, an unknown recipient 550.
+    Serving,
+    /// On its way out: an unknown recipient gets 450, since an ordinary `kubectl delete` takes
+    /// mailboxes and domain at once while senders still hold the MX.
+    Draining,
+}
+
+impl std::fmt::Display for DomainLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = match self.state {
+            DomainState::Serving => "serving",
+            DomainState::Draining => "draining",
+        };
+        write!(f, "{} {} {state}", self.domain, self.hash)
+    }
+}
+
+impl std::str::FromStr for DomainLine {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Self, Self::Err> {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [domain, hash, state] = fields[..] else {
+            return Err(format!("`{line}` is not of the form `domain hash state`"));
+        };
+        let state = match state {
+            "serving" => DomainState::Serving,
+            "draining" => DomainState::Draining,
+            other => return Err(format!("`{line}`: unknown state `{other}`")),
+        };
+        Ok(Self { domain: domain.to_owned(), hash: hash.to_owned(), state })
+    }
+}
+
+/// What the agent answers on `GET /v1/status?after=<etag>`.
+///
+/// With `after` equal to the report's current [`Report::etag`], the answer waits until something
+/// changes or [`LONG_POLL`] has passed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report {
+    /// The agent's newest [`FORMAT`].
+    pub format: u32,
+    /// UID of the pod that answers: an address may be re-used by a stranger.
+    pub pod_uid: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Cell of the live revision; empty before there is one.
+    pub cell: String,
+    /// The revision that the running Postfix serves, proved as a whole (it compiles, passes
+    /// `postfix check`, relays for nobody). Absent while port 25 is still closed.
+    pub revision: Option<String>,
+    /// The newest complete revision that was refused and rolled back, and why.
+    pub rejected: Option<Rejected>,
+    /// Whether a file can be written below `/var/vmail` as the delivering user.
+    pub storage: Storage,
+    /// Every domain of the live revision, with the outcome of its proof.
+    pub domains: BTreeMap<String, DomainProof>,
+    /// Recipients still queued, for draining domains only.
+    pub queued: BTreeMap<String, u64>,
+}
+
+/// How long the agent holds a long poll before it answers with an unchanged report.
+pub const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(25);
+
+impl Report {
+    /// Changes when anything in the report changes.
+    pub fn etag(&self) -> String {
+        content_hash(&serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// A complete revision that the agent did not keep.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rejected {
+    /// The refused revision.
+    pub revision: String,
+    /// The step that failed: `Format`, `Compile`, `Check`, `Start` or `Relay`.
+    pub stage: String,
+    /// What Postfix said, with the name of the table or parameter.
+    pub message: String,
+}
+
+/// The outcome of creating, renaming and removing a file below `/var/vmail` as 2000:2000.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Storage {
+    /// Whether it worked the last time.
+    pub writable: bool,
+    /// The operating system's error where it did not.
+    pub message: String,
+}
+
+/// The outcome of the SMTP proof for one domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DomainProof {
+    /// The domain hash that was live when the proof was made.
+    pub hash: String,
+    /// Whether Postfix answered as the domain's state demands.
+    pub accepted: bool,
+    /// Question and answer where it did not, for instance `RCPT TO:<postmaster@example.com>: 550 5.1.1 …`.
+    pub message: String,
+}
