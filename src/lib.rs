@@ -5,5 +5,6 @@
 //! [`agent`] and [`dns::powerdns`].
 
 pub mod agent;
+pub mod api;
 pub mod dns;
 pub mod revision;
