@@ -7,4 +7,5 @@
 pub mod agent;
 pub mod api;
 pub mod dns;
+pub mod operator;
 pub mod revision;

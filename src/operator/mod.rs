@@ -1,0 +1,3 @@
+//! The operator: the only Kubernetes client.
+
+pub mod config;
