@@ -6,6 +6,11 @@
 
 pub mod agent;
 pub mod api;
+pub mod config;
+pub mod directory;
 pub mod dns;
 pub mod operator;
+pub mod postfix;
+pub mod records;
 pub mod revision;
+pub mod status;

@@ -1,0 +1,276 @@
+//! Where aliases lead: cycles, sizes, and targets with nobody behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::addresses::Aliases;
+use super::{ObjectId, Refusal, ServedDomain, Verdict};
+use crate::api::address::Address;
+use crate::api::conditions::Reason;
+use crate::config::Config;
+
+/// Postfix defers a whole message, other recipients' included, when one alias expands to more
+/// (postconf(5) virtual_alias_expansion_limit).
+const EXPANSION_LIMIT: usize = 1000;
+
+/// The live aliases, and what is said of those who declared them.
+pub struct Expanded {
+    pub live: BTreeMap<Address, BTreeSet<Address>>,
+    pub verdicts: BTreeMap<ObjectId, Verdict>,
+    /// MailDomains with a role address that leads nowhere.
+    pub unresolved_roles: BTreeMap<ObjectId, Refusal>,
+}
+
+pub fn expand(
+    domains: &BTreeMap<String, ServedDomain>,
+    mailboxes: &BTreeMap<Address, ObjectId>,
+    aliases: Aliases,
+    config: &Config,
+) -> Expanded {
+    let hosts: BTreeSet<&str> = config.cells.values().map(|cell| cell.hostname.as_str()).collect();
+    let ours = domains.keys().map(String::as_str).chain(hosts.iter().copied()).collect();
+    let mut graph = Graph { ours, mailboxes, edges: BTreeMap::new(), referrers: BTreeMap::new() };
+    let mut verdicts = aliases.refused;
+    let mut objects = Vec::new();
+    for mut candidate in aliases.candidates {
+        match graph.add(&candidate.spec.address, &candidate.spec.targets) {
+            Ok(()) => objects.push(candidate),
+            Err(refusal) => {
+                candidate.verdict.accepted = Err(refusal);
+                verdicts.insert(candidate.id, candidate.verdict);
+            }
+        }
+    }
+    // Role addresses come last: whatever somebody declared wins.
+    let roles = roles(domains, &hosts, mailboxes, &graph.edges, config);
+    let mut unresolved_roles = BTreeMap::new();
+    let mut added_roles = Vec::new();
+    for role in roles {
+        match graph.add(&role.address, &BTreeSet::from([role.target.clone()])) {
+            Ok(()) => added_roles.push(role),
+            Err(refusal) => role.complain(refusal, &mut unresolved_roles),
+        }
+    }
+
+    let live = graph.live();
+    for mut candidate in objects {
+        let kept = live.get(&candidate.spec.address);
+        let missing: Vec<String> = candidate
+            .spec
+            .targets
+            .iter()
+            .filter(|target| !kept.is_some_and(|kept| kept.contains(target)))
+            .map(Address::to_string)
+            .collect();
+        if !missing.is_empty() {
+            candidate.verdict.resolved_refs = Err(dangling(&missing, kept.is_none()));
+        }
+        verdicts.insert(candidate.id, candidate.verdict);
+    }
+    for role in added_roles {
+        if !live.contains_key(&role.address) {
+            let refusal = Refusal::new(
+                Reason::TargetNotFound,
+                format!(
+                    "mail for {} goes to {}, which is in a domain served here and has no Mailbox or MailAlias; create one, or set spec.postmaster",
+                    role.address, role.target
+                ),
+            );
+            role.complain(refusal, &mut unresolved_roles);
+        }
+    }
+    Expanded { live, verdicts, unresolved_roles }
+}
+
+fn dangling(missing: &[String], all: bool) -> Refusal {
+    let list = missing.join(", ");
+    let effect = if all { "mail for this alias is refused" } else { "they are left out" };
+    Refusal::new(
+        Reason::TargetNotFound,
+        format!(
+            "no Mailbox or MailAlias is behind {list} in a domain served here, so {effect}; create it or remove it from spec.targets"
+        ),
+    )
+}
+
+/// A role address that nobody declared.
+struct Role {
+    address: Address,
+    target: Address,
+    claim: Option<ObjectId>,
+}
+
+impl Role {
+    fn complain(self, refusal: Refusal, to: &mut BTreeMap<ObjectId, Refusal>) {
+        if let Some(claim) = self.claim {
+            to.entry(claim).or_insert(refusal);
+        }
+    }
+}
+
+/// Role addresses of the served domains and of the hosts themselves: RFC 5321 4.5.1 wants a postmaster
+/// for both.
+fn roles(
+    domains: &BTreeMap<String, ServedDomain>,
+    hosts: &BTreeSet<&str>,
+    mailboxes: &BTreeMap<Address, ObjectId>,
+    declared: &BTreeMap<Address, BTreeSet<Address>>,
+    config: &Config,
+) -> Vec<Role> {
+    let default = Address::target(&config.postmaster);
+    let mut roles = Vec::new();
+    let exists = |address: &Address| mailboxes.contains_key(address) || declared.contains_key(address);
+    let mut add = |domain: &str, locals: &[&str], postmaster: Option<Address>, claim: Option<&ObjectId>| {
+        let own = Address::role("postmaster", domain).filter(exists);
+        let Some(target) = own.or(postmaster) else { return };
+        for address in locals.iter().filter_map(|local| Address::role(local, domain)) {
+            if !exists(&address) {
+                roles.push(Role { address, target: target.clone(), claim: claim.cloned() });
+            }
+        }
+    };
+    for (domain, served) in domains {
+        let locals: Vec<&str> = served.spec.role_addresses.iter().map(String::as_str).collect();
+        let postmaster = served.spec.postmaster.as_deref().and_then(Address::target).or(default.clone());
+        add(domain, &locals, postmaster, served.claim.as_ref());
+    }
+    for host in hosts {
+        add(host, &["postmaster", "abuse", "root"], default.clone(), None);
+    }
+    roles
+}
+
+/// Aliases as edges. It never holds a cycle, nor a start from which more than the limit is reached.
+struct Graph<'a> {
+    /// Served domains and our own host names: an address there is either known or refused.
+    ours: BTreeSet<&'a str>,
+    mailboxes: &'a BTreeMap<Address, ObjectId>,
+    edges: BTreeMap<Address, BTreeSet<Address>>,
+    /// Looked-up address to the aliases that have it among their targets.
+    referrers: BTreeMap<Address, Vec<Address>>,
+}
+
+impl Graph<'_> {
+    /// Adds an alias, or says why that would hurt. Aliases are added in the order in which they win, so the
+    /// one that closes a cycle or bursts a limit is the youngest, and nobody else's mail changes.
+    fn add(&mut self, address: &Address, targets: &BTreeSet<Address>) -> Result<(), Refusal> {
+        self.edges.insert(address.clone(), targets.clone());
+        for key in targets.iter().flat_map(Address::lookup_order) {
+            self.referrers.entry(key).or_default().push(address.clone());
+        }
+        let refusal = match self.size(address, address) {
+            Err(()) => Some(Refusal::new(
+                Reason::AliasLoop,
+                format!(
+                    "mail for {address} would come back to {address} through its targets; remove the target that leads back"
+                ),
+            )),
+            Ok(size) if size > EXPANSION_LIMIT => Some(Refusal::new(
+                Reason::AliasTooLarge,
+                format!(
+                    "{address} leads to more than {EXPANSION_LIMIT} addresses, at which Postfix defers the whole message; use a mailing list program, or fewer targets"
+                ),
+            )),
+            Ok(_) => self.burst_by(address),
+        };
+        match refusal {
+            None => Ok(()),
+            Some(refusal) => {
+                self.edges.remove(address);
+                for key in targets.iter().flat_map(Address::lookup_order) {
+                    if let Some(referrers) = self.referrers.get_mut(&key) {
+                        referrers.retain(|referrer| referrer != address);
+                    }
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Whether an older alias that leads to this one would become too large through it.
+    fn burst_by(&self, address: &Address) -> Option<Refusal> {
+        let mut seen = BTreeSet::from([address]);
+        let mut open = vec![address];
+        while let Some(next) = open.pop() {
+            for referrer in self.referrers.get(next).into_iter().flatten() {
+                if seen.insert(referrer) {
+                    open.push(referrer);
+                    if !self.size(referrer, referrer).is_ok_and(|size| size <= EXPANSION_LIMIT) {
+                        return Some(Refusal::new(
+                            Reason::AliasTooLarge,
+                            format!(
+                                "an older alias that leads to {address} would lead to more than {EXPANSION_LIMIT} addresses with it, at which Postfix defers the whole message; use fewer targets"
+                            ),
+                        ));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// How many addresses an alias leads to, counted up to one above the limit, or `Err` when it leads
+    /// back to `start`.
+    fn size(&self, start: &Address, from: &Address) -> Result<usize, ()> {
+        let mut count = 0;
+        let mut open = vec![from];
+        while let Some(address) = open.pop() {
+            let Some(targets) = self.edges.get(address) else { continue };
+            for target in targets {
+                count += 1;
+                if let Some(next) = self.alias_behind(target).filter(|_| !self.is_copy(address, target)) {
+                    if next == start {
+                        return Err(());
+                    }
+                    open.push(next);
+                }
+            }
+            if count > EXPANSION_LIMIT {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The alias that Postfix would find for a target.
+    fn alias_behind(&self, target: &Address) -> Option<&Address> {
+        target.lookup_order().find_map(|key| self.edges.get_key_value(&key).map(|(address, _)| address))
+    }
+
+    /// "Keep a copy and forward": an address that lists itself ends there (virtual(5)).
+    fn is_copy(&self, address: &Address, target: &Address) -> bool {
+        address == target && self.mailboxes.contains_key(address)
+    }
+
+    /// Each alias with the targets that mail can reach; aliases without any are left out, so that the
+    /// sender is refused at once and no bounce is sent later.
+    fn live(&self) -> BTreeMap<Address, BTreeSet<Address>> {
+        let mut known = BTreeMap::new();
+        for address in self.edges.keys() {
+            self.resolve(address, &mut known);
+        }
+        known.into_iter().filter(|(_, targets): &(_, BTreeSet<_>)| !targets.is_empty()).collect()
+    }
+
+    /// Recursion is bounded by [`EXPANSION_LIMIT`], since there are no cycles.
+    fn resolve(&self, address: &Address, known: &mut BTreeMap<Address, BTreeSet<Address>>) -> bool {
+        if let Some(targets) = known.get(address) {
+            return !targets.is_empty();
+        }
+        let mut live = BTreeSet::new();
+        for target in &self.edges[address] {
+            let reached = if !self.ours.contains(target.domain()) || self.is_copy(address, target) {
+                true
+            } else if let Some(next) = self.alias_behind(target) {
+                self.resolve(&next.clone(), known)
+            } else {
+                target.lookup_order().any(|key| self.mailboxes.contains_key(&key))
+            };
+            if reached {
+                live.insert(target.clone());
+            }
+        }
+        let reached = !live.is_empty();
+        known.insert(address.clone(), live);
+        reached
+    }
+}

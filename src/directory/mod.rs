@@ -1,0 +1,177 @@
+//! The directory: who is served, and a verdict for every object. A pure function of the set of all
+//! objects, the domain records and the configuration - never of the order of events.
+
+mod addresses;
+mod domains;
+mod expansion;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::api::MailDomainSpec;
+use crate::api::address::Address;
+use crate::api::conditions::Reason;
+use crate::config::Config;
+use crate::records::Record;
+use crate::revision::DomainState;
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What the rules need to know of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object<S> {
+    /// When it was created; the older one wins a conflict.
+    pub created: Timestamp,
+    /// Whether it is being deleted: it then claims nothing.
+    pub deleting: bool,
+    /// What it declares, or why this version cannot take it.
+    pub spec: Result<S, String>,
+}
+
+/// What a MailAlias declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasSpec {
+    /// The address that is rewritten.
+    pub address: Address,
+    /// Where its mail goes.
+    pub targets: BTreeSet<Address>,
+}
+
+/// All objects of the three kinds.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// MailDomains.
+    pub domains: BTreeMap<ObjectId, Object<MailDomainSpec>>,
+    /// Mailboxes, each with its address.
+    pub mailboxes: BTreeMap<ObjectId, Object<Address>>,
+    /// MailAliases.
+    pub aliases: BTreeMap<ObjectId, Object<AliasSpec>>,
+}
+
+/// Why something is not so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason of the condition.
+    pub reason: Reason,
+    /// What happened, to which object, and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// What the rules say of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it was let in.
+    pub accepted: Result<(), Refusal>,
+    /// Whether what it refers to exists.
+    pub resolved_refs: Result<(), Refusal>,
+    /// The MailDomain that it belongs to.
+    pub domain: Option<ObjectId>,
+}
+
+/// A domain that Postfix shall accept mail for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedDomain {
+    /// Serving while an accepted MailDomain lives, else draining.
+    pub state: DomainState,
+    /// The accepted MailDomain.
+    pub claim: Option<ObjectId>,
+    /// The namespace that owns the domain.
+    pub namespace: String,
+    /// The MailDomain's spec, or the last one accepted.
+    pub spec: MailDomainSpec,
+}
+
+/// Who is served, and why the others are not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// By domain name.
+    pub domains: BTreeMap<String, ServedDomain>,
+    /// Every mailbox that is live.
+    pub mailboxes: BTreeMap<Address, ObjectId>,
+    /// Every alias that is live, role addresses included, with its live targets.
+    pub aliases: BTreeMap<Address, BTreeSet<Address>>,
+    /// What is said of each MailDomain.
+    pub domain_verdicts: BTreeMap<ObjectId, Verdict>,
+    /// What is said of each Mailbox.
+    pub mailbox_verdicts: BTreeMap<ObjectId, Verdict>,
+    /// What is said of each MailAlias.
+    pub alias_verdicts: BTreeMap<ObjectId, Verdict>,
+}
+
+/// What the rules look at besides the objects.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// The administrator's decisions.
+    pub config: &'a Config,
+    /// The namespace of the installation, which may claim any domain.
+    pub namespace: &'a str,
+    /// The domain records by domain.
+    pub records: &'a BTreeMap<String, Record>,
+}
+
+impl Directory {
+    /// Applies all rules across objects.
+    pub fn compute(objects: &Objects, rules: Rules<'_>) -> Self {
+        let (domains, mut domain_verdicts) = domains::judge(&objects.domains, rules);
+        let mailboxes = addresses::mailboxes(&objects.mailboxes, &domains);
+        let aliases = addresses::aliases(&objects.aliases, &domains, &mailboxes.live);
+        let expanded = expansion::expand(&domains, &mailboxes.live, aliases, rules.config);
+        for (id, refusal) in expanded.unresolved_roles {
+            if let Some(verdict) = domain_verdicts.get_mut(&id) {
+                verdict.resolved_refs = Err(refusal);
+            }
+        }
+        Self {
+            domains,
+            mailboxes: mailboxes.live,
+            aliases: expanded.live,
+            domain_verdicts,
+            mailbox_verdicts: mailboxes.verdicts,
+            alias_verdicts: expanded.verdicts,
+        }
+    }
+
+    /// Whether a recipient would be accepted: what RCPT TO must answer.
+    pub fn accepts(&self, address: &Address) -> bool {
+        address.lookup_order().any(|key| self.aliases.contains_key(&key) || self.mailboxes.contains_key(&key))
+    }
+}
+
+/// Objects in the order in which they win: the older first, then by namespace and name.
+fn by_age<S>(objects: &BTreeMap<ObjectId, Object<S>>) -> Vec<(&ObjectId, &Object<S>)> {
+    let mut sorted: Vec<_> = objects.iter().collect();
+    sorted.sort_by_key(|(id, object)| (object.created, *id));
+    sorted
+}
+
+/// How a user in `namespace` is told of another object: in full only where it may know more than the namespace.
+fn named(kind: &str, id: &ObjectId, namespace: &str) -> String {
+    if id.namespace == namespace {
+        format!("{kind} {}", id.name)
+    } else {
+        format!("a {kind} in namespace {}", id.namespace)
+    }
+}

@@ -1,0 +1,279 @@
+//! One cell: what was rendered for it, what its agent reports, and what follows from both.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::api::address::Address;
+use crate::api::conditions::Reason;
+use crate::config::{CellConfig, Config};
+use crate::directory::{Directory, ObjectId};
+use crate::postfix::main_cf::{MainCf, main_cf, master_cf};
+use crate::postfix::tables::{domain_hash, tables};
+use crate::records::Record;
+use crate::revision::{DomainState, Index, Report};
+use crate::status::Programmed;
+
+/// A burst of changes is gathered for this long after a round; the first goes at once.
+const GATHER: Duration = Duration::from_millis(200);
+/// A new round waits this long for the agent to acknowledge the one before: kubelet must not mix rounds for
+/// ever, and etcd must not fill with history.
+const ACKNOWLEDGE: Duration = Duration::from_secs(5);
+/// Pauses between pokes of a kubelet while the agent still reports an older revision.
+const FIRST_POKE: Duration = Duration::from_secs(1);
+const LAST_POKE: Duration = Duration::from_secs(30);
+/// Directories kept for revisions that an agent may still acknowledge.
+const REMEMBERED: usize = 4;
+
+/// A revision ready to be written.
+pub struct Rendered {
+    /// Its index.
+    pub index: Index,
+    /// Its files by name.
+    pub files: BTreeMap<String, String>,
+    directory: Arc<Directory>,
+}
+
+/// The state of one cell.
+pub struct Cell {
+    name: String,
+    config: CellConfig,
+    /// Newest last.
+    written: VecDeque<(String, Arc<Directory>)>,
+    written_at: Option<Instant>,
+    poke: Option<(Instant, Duration)>,
+    live: Option<Arc<Directory>>,
+    report: Option<Report>,
+    silence: String,
+    vanished: BTreeMap<Address, Instant>,
+}
+
+impl Cell {
+    /// A cell of which nothing is known yet.
+    pub fn new(name: &str, config: &CellConfig) -> Self {
+        Self {
+            name: name.to_owned(),
+            config: config.clone(),
+            written: VecDeque::new(),
+            written_at: None,
+            poke: None,
+            live: None,
+            report: None,
+            silence: format!("the Postfix pod of cell {name} was not seen yet"),
+            vanished: BTreeMap::new(),
+        }
+    }
+
+    /// The host name that MX records of the cell's domains point to.
+    pub fn hostname(&self) -> &str {
+        &self.config.hostname
+    }
+
+    /// The name of the cell's pod.
+    pub fn pod(&self) -> &str {
+        &self.config.pod
+    }
+
+    /// Renders the directory for this cell.
+    ///
+    /// # Errors
+    /// When a parameter of the configuration is not allowed.
+    pub fn render(
+        &mut self,
+        directory: &Arc<Directory>,
+        records: &BTreeMap<String, Record>,
+        config: &Config,
+        now: Instant,
+    ) -> Result<Rendered, String> {
+        self.note_vanished(directory, Duration::from_secs(config.vanished_seconds.into()), now);
+        let vanished: BTreeSet<Address> = self.vanished.keys().cloned().collect();
+        let recorded = |domain: &str| records.get(domain).is_some_and(Record::in_tables);
+        let mut files = tables(directory, &self.name, &self.config.hostname, recorded, &vanished);
+        let main = main_cf(&MainCf {
+            hostname: self.config.hostname.clone(),
+            message_size_limit: config.postfix.message_size_limit,
+            parameters: config.postfix.parameters.clone(),
+        });
+        files.insert("main.cf".to_owned(), main.map_err(|error| error.to_string())?);
+        files.insert("master.cf".to_owned(), master_cf());
+        let index = Index::new(&self.name, &files);
+        Ok(Rendered { index, files, directory: directory.clone() })
+    }
+
+    /// Remembers which addresses were served in the last written revision and no longer are.
+    fn note_vanished(&mut self, directory: &Directory, hold: Duration, now: Instant) {
+        self.vanished.retain(|address, until| *until > now && !directory.accepts(address));
+        if let Some((_, last)) = self.written.back() {
+            for address in last.mailboxes.keys().chain(last.aliases.keys()) {
+                if !directory.accepts(address) {
+                    self.vanished.entry(address.clone()).or_insert(now + hold);
+                }
+            }
+        }
+    }
+
+    /// Whether a new revision may be written now, or when.
+    pub fn may_write(&self, now: Instant) -> Result<(), Instant> {
+        let Some(at) = self.written_at else { return Ok(()) };
+        let acknowledged = self.wanted().is_none_or(|wanted| self.answered(wanted));
+        let free = if acknowledged { at + GATHER } else { at + ACKNOWLEDGE };
+        if now >= free { Ok(()) } else { Err(free) }
+    }
+
+    /// The revision that the agent shall have.
+    fn wanted(&self) -> Option<&str> {
+        self.written.back().map(|(revision, _)| revision.as_str())
+    }
+
+    /// Whether the agent took or refused a revision.
+    fn answered(&self, revision: &str) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            report.revision.as_deref() == Some(revision)
+                || report.rejected.as_ref().is_some_and(|rejected| rejected.revision == revision)
+        })
+    }
+
+    /// Notes that a revision stands in the ConfigMaps; `now` when it was written just now.
+    pub fn stands(&mut self, rendered: Rendered, now: Option<Instant>) {
+        if let Some(now) = now {
+            self.written_at = Some(now);
+        }
+        match self.written.back_mut() {
+            Some((revision, directory)) if *revision == rendered.index.revision => {
+                *directory = rendered.directory;
+            }
+            _ => {
+                self.written.push_back((rendered.index.revision, rendered.directory));
+                self.poke = Some((now.unwrap_or_else(Instant::now), FIRST_POKE));
+            }
+        }
+        while self.written.len() > REMEMBERED {
+            self.written.pop_front();
+        }
+        self.find_live();
+    }
+
+    /// The value to poke the pod with, if that is due.
+    pub fn poke_due(&mut self, now: Instant) -> Option<String> {
+        let wanted = self.wanted()?.to_owned();
+        if self.answered(&wanted) {
+            self.poke = None;
+            return None;
+        }
+        let (at, pause) = self.poke?;
+        if now < at {
+            return None;
+        }
+        self.poke = Some((now + pause, (pause * 2).min(LAST_POKE)));
+        Some(format!("{wanted}/{}", jiff::Timestamp::now().as_millisecond()))
+    }
+
+    /// When the cell is to be looked at again without an event.
+    pub fn next_look(&self) -> Option<Instant> {
+        let poke = self.poke.map(|(at, _)| at);
+        poke.into_iter().chain(self.vanished.values().copied()).min()
+    }
+
+    /// Takes in what the agent said, or why it said nothing.
+    pub fn hear(&mut self, report: Result<Report, String>) {
+        match report {
+            Ok(report) => {
+                self.report = Some(report);
+                self.silence.clear();
+                self.find_live();
+            }
+            Err(why) => self.silence = why,
+        }
+    }
+
+    fn find_live(&mut self) {
+        let Some(revision) = self.report.as_ref().and_then(|report| report.revision.as_ref()) else { return };
+        if let Some((_, directory)) = self.written.iter().find(|(written, _)| written == revision) {
+            self.live = Some(directory.clone());
+        }
+    }
+
+    /// Whether the agent answers now.
+    pub fn heard(&self) -> Option<&Report> {
+        self.report.as_ref().filter(|_| self.silence.is_empty())
+    }
+
+    /// Whether Postfix proved that it accepts the domain: the ground on which an MX is published.
+    pub fn programmed(&self, domain: &str) -> Programmed {
+        let Some(report) = self.heard() else { return self.on_its_way() };
+        let Some(proof) = report.domains.get(domain) else { return self.on_its_way() };
+        if proof.hash != domain_hash(domain, DomainState::Serving) || report.revision.is_none() {
+            return self.on_its_way();
+        }
+        if !proof.accepted {
+            let message = format!("Postfix does not accept mail for {domain}: {}", proof.message);
+            return Programmed::No(Reason::ProofFailed, message);
+        }
+        if !report.storage.writable {
+            let message = format!(
+                "mail cannot be written to the volume of cell {}: {}",
+                self.name, report.storage.message
+            );
+            return Programmed::No(Reason::StorageNotWritable, message);
+        }
+        Programmed::Yes
+    }
+
+    /// Whether the live tables have a mailbox as the directory wants it.
+    pub fn has_mailbox(&self, address: &Address, id: &ObjectId) -> Programmed {
+        match self.live.as_ref().is_some_and(|live| live.mailboxes.get(address) == Some(id)) {
+            true => self.programmed(address.domain()),
+            false => self.on_its_way(),
+        }
+    }
+
+    /// Whether the live tables have an alias as `directory` wants it.
+    pub fn has_alias(&self, address: &Address, directory: &Directory) -> Programmed {
+        let wanted = directory.aliases.get(address);
+        match self.live.as_ref().is_some_and(|live| wanted.is_some() && live.aliases.get(address) == wanted) {
+            true => self.programmed(address.domain()),
+            false if wanted.is_none() => {
+                Programmed::No(Reason::TargetNotFound, format!("no target of {address} can take its mail"))
+            }
+            false => self.on_its_way(),
+        }
+    }
+
+    fn on_its_way(&self) -> Programmed {
+        if !self.silence.is_empty() {
+            return Programmed::AsBefore(Reason::AgentUnreachable, self.silence.clone());
+        }
+        let wanted = self.wanted().unwrap_or_default();
+        let rejected = self.report.as_ref().and_then(|report| report.rejected.as_ref());
+        match rejected.filter(|rejected| rejected.revision == wanted) {
+            Some(rejected) => Programmed::AsBefore(
+                Reason::RevisionRejected,
+                format!(
+                    "Postfix refused the new configuration ({}), the last good one stays: {}",
+                    rejected.stage, rejected.message
+                ),
+            ),
+            None => {
+                Programmed::AsBefore(Reason::Pending, "the new tables are on their way to Postfix".to_owned())
+            }
+        }
+    }
+
+    /// Recipients queued for a draining domain; `None` while that is not known.
+    pub fn queued(&self, domain: &str) -> Option<u64> {
+        let report = self.heard()?;
+        let draining = domain_hash(domain, DomainState::Draining);
+        report.domains.get(domain).filter(|proof| proof.hash == draining)?;
+        report.queued.get(domain).copied()
+    }
+
+    /// Whether the running Postfix no longer has the domain.
+    pub fn left(&self, domain: &str) -> bool {
+        let written = self.written.back().is_some_and(|(revision, directory)| {
+            self.answered(revision) && !directory.domains.contains_key(domain)
+        });
+        written && self.heard().is_some_and(|report| !report.domains.contains_key(domain))
+    }
+}

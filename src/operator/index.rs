@@ -1,0 +1,362 @@
+//! What was seen of the cluster, as projections: the objects the rules look at, their statuses, the domain
+//! records and the ConfigMaps of the cells.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::core::{DeserializeGuard, ObjectMeta};
+use kube::runtime::watcher::Event;
+use tracing::{error, warn};
+
+use crate::api::address::Address;
+use crate::api::{
+    MailAlias, MailAliasStatus, MailDomain, MailDomainSpec, MailDomainStatus, Mailbox, MailboxStatus,
+};
+use crate::directory::{AliasSpec, Object, ObjectId, Objects};
+use crate::records::Record;
+
+use super::objects::{self, RECORD_KEY};
+
+/// One event of one watch.
+#[derive(Debug)]
+pub enum Seen {
+    /// A MailDomain, or one that this version cannot decode.
+    Domain(Event<DeserializeGuard<MailDomain>>),
+    /// A Mailbox.
+    Mailbox(Event<DeserializeGuard<Mailbox>>),
+    /// A MailAlias.
+    Alias(Event<DeserializeGuard<MailAlias>>),
+    /// A ConfigMap of ours: domain records and tables.
+    ConfigMap(Event<ConfigMap>),
+    /// The pod of a cell.
+    Pod(String, Box<Event<Pod>>),
+}
+
+/// The status that an object has, and the generation of its spec.
+#[derive(Clone, Debug, Default)]
+pub struct Known<T> {
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// As last seen, or as last written.
+    pub status: T,
+}
+
+/// A record with what is needed to replace it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// Replacing it fails when somebody else did so first.
+    pub resource_version: String,
+    /// An administrator gave up the DNS server (`vmail.dev/abandon-dns`).
+    pub abandon_dns: bool,
+}
+
+/// The pod of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Identifies it for as long as it lives; an address may be used again by a stranger.
+    pub uid: String,
+    /// Where its agent answers; absent until it has an address.
+    pub ip: Option<String>,
+    /// Why a container of it does not run, if it does not.
+    pub waiting: Option<String>,
+}
+
+/// Everything that was seen.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// What the rules look at.
+    pub objects: Objects,
+    /// Statuses of MailDomains.
+    pub domains: BTreeMap<ObjectId, Known<MailDomainStatus>>,
+    /// Statuses of Mailboxes.
+    pub mailboxes: BTreeMap<ObjectId, Known<MailboxStatus>>,
+    /// Statuses of MailAliases.
+    pub aliases: BTreeMap<ObjectId, Known<MailAliasStatus>>,
+    /// Domain records by domain.
+    pub records: BTreeMap<String, Stored>,
+    /// Data of the cells' ConfigMaps by name, with the resource version.
+    pub tables: BTreeMap<String, (u64, BTreeMap<String, String>)>,
+    /// Pods by cell.
+    pub pods: BTreeMap<String, PodSeen>,
+    /// A record that cannot be read: nothing may be concluded from its absence.
+    unreadable_records: BTreeSet<String>,
+    lists: Lists,
+}
+
+/// Which lists have come in completely, and which objects the list under way has named so far.
+#[derive(Debug, Default)]
+struct Lists {
+    complete: [bool; 4],
+    listing: [BTreeSet<ObjectId>; 4],
+}
+
+const DOMAINS: usize = 0;
+const MAILBOXES: usize = 1;
+const ALIASES: usize = 2;
+const CONFIG_MAPS: usize = 3;
+
+impl Index {
+    /// Whether all kinds and the records have listed: before that, what is missing may only be unseen.
+    pub fn complete(&self) -> bool {
+        self.lists.complete.iter().all(|complete| *complete) && self.unreadable_records.is_empty()
+    }
+
+    /// Takes in one event.
+    pub fn see(&mut self, seen: Seen) {
+        match seen {
+            Seen::Domain(event) => {
+                self.walk(
+                    DOMAINS,
+                    event,
+                    |guard| guard.meta().clone(),
+                    Self::apply_domain,
+                    Self::drop_domain,
+                );
+            }
+            Seen::Mailbox(event) => {
+                self.walk(
+                    MAILBOXES,
+                    event,
+                    |guard| guard.meta().clone(),
+                    Self::apply_mailbox,
+                    Self::drop_mailbox,
+                );
+            }
+            Seen::Alias(event) => {
+                self.walk(ALIASES, event, |guard| guard.meta().clone(), Self::apply_alias, Self::drop_alias);
+            }
+            Seen::ConfigMap(event) => {
+                self.walk(
+                    CONFIG_MAPS,
+                    event,
+                    |map| map.metadata.clone(),
+                    |index, _, map| index.apply_config_map(map),
+                    Self::drop_config_map,
+                );
+            }
+            Seen::Pod(cell, event) => self.see_pod(cell, *event),
+        }
+    }
+
+    /// A re-list names what is there; what it does not name vanished meanwhile.
+    fn walk<T>(
+        &mut self,
+        list: usize,
+        event: Event<T>,
+        meta: impl Fn(&T) -> ObjectMeta,
+        apply: impl Fn(&mut Self, ObjectId, T),
+        drop: impl Fn(&mut Self, &ObjectId),
+    ) {
+        let id = |object: &T| {
+            let meta = meta(object);
+            ObjectId { namespace: meta.namespace.unwrap_or_default(), name: meta.name.unwrap_or_default() }
+        };
+        match event {
+            Event::Init => self.lists.listing[list].clear(),
+            Event::InitApply(object) => {
+                let id = id(&object);
+                self.lists.listing[list].insert(id.clone());
+                apply(self, id, object);
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.lists.listing[list]);
+                for gone in self.ids(list).into_iter().filter(|id| !listed.contains(id)) {
+                    drop(self, &gone);
+                }
+                self.lists.complete[list] = true;
+            }
+            Event::Apply(object) => {
+                let id = id(&object);
+                apply(self, id, object);
+            }
+            Event::Delete(object) => drop(self, &id(&object)),
+        }
+    }
+
+    fn ids(&self, list: usize) -> Vec<ObjectId> {
+        let config_map = |name: String| ObjectId { namespace: String::new(), name };
+        match list {
+            DOMAINS => self.objects.domains.keys().cloned().collect(),
+            MAILBOXES => self.objects.mailboxes.keys().cloned().collect(),
+            ALIASES => self.objects.aliases.keys().cloned().collect(),
+            _ => {
+                let records = self.records.keys().map(|domain| objects::record_name(domain));
+                records.chain(self.tables.keys().cloned()).map(config_map).collect()
+            }
+        }
+    }
+
+    fn apply_domain(&mut self, id: ObjectId, guard: DeserializeGuard<MailDomain>) {
+        let (object, known) = project(&guard, "MailDomain", &id, self.objects.domains.get(&id), |domain| {
+            (Ok::<MailDomainSpec, String>(domain.spec.clone()), domain.status.clone().unwrap_or_default())
+        });
+        self.objects.domains.insert(id.clone(), object);
+        self.domains.insert(id, known);
+    }
+
+    fn drop_domain(&mut self, id: &ObjectId) {
+        self.objects.domains.remove(id);
+        self.domains.remove(id);
+    }
+
+    fn apply_mailbox(&mut self, id: ObjectId, guard: DeserializeGuard<Mailbox>) {
+        let (object, known) = project(&guard, "Mailbox", &id, self.objects.mailboxes.get(&id), |mailbox| {
+            (own_address(&mailbox.spec.address), mailbox.status.clone().unwrap_or_default())
+        });
+        self.objects.mailboxes.insert(id.clone(), object);
+        self.mailboxes.insert(id, known);
+    }
+
+    fn drop_mailbox(&mut self, id: &ObjectId) {
+        self.objects.mailboxes.remove(id);
+        self.mailboxes.remove(id);
+    }
+
+    fn apply_alias(&mut self, id: ObjectId, guard: DeserializeGuard<MailAlias>) {
+        let (object, known) = project(&guard, "MailAlias", &id, self.objects.aliases.get(&id), |alias| {
+            let targets = alias.spec.targets.iter().map(|target| {
+                Address::target(target).ok_or_else(|| {
+                    format!("spec.targets: {target:?} is not an address such as you@example.org")
+                })
+            });
+            let spec = own_address(&alias.spec.address)
+                .and_then(|address| Ok(AliasSpec { address, targets: targets.collect::<Result<_, _>>()? }));
+            (spec, alias.status.clone().unwrap_or_default())
+        });
+        self.objects.aliases.insert(id.clone(), object);
+        self.aliases.insert(id, known);
+    }
+
+    fn drop_alias(&mut self, id: &ObjectId) {
+        self.objects.aliases.remove(id);
+        self.aliases.remove(id);
+    }
+
+    /// Takes in a ConfigMap, seen or just written. An older version than the known one is a late
+    /// echo and changes nothing.
+    pub fn apply_config_map(&mut self, map: ConfigMap) {
+        let name = map.metadata.name.clone().unwrap_or_default();
+        let version = version(&map.metadata);
+        if let Some(domain) = objects::record_domain(&name) {
+            if self
+                .records
+                .get(domain)
+                .is_some_and(|stored| stored.resource_version.parse().unwrap_or(0) > version)
+            {
+                return;
+            }
+            match objects::read_record(&map) {
+                Ok(stored) => {
+                    self.unreadable_records.remove(&name);
+                    self.records.insert(domain.to_owned(), stored);
+                }
+                Err(message) => {
+                    error!(
+                        config_map = name,
+                        "the domain record cannot be read: {message}; nothing is written until its key `{RECORD_KEY}` is mended"
+                    );
+                    self.unreadable_records.insert(name);
+                }
+            }
+        } else if self.tables.get(&name).is_none_or(|(known, _)| *known <= version) {
+            self.tables.insert(name, (version, map.data.unwrap_or_default()));
+        }
+    }
+
+    fn drop_config_map(&mut self, id: &ObjectId) {
+        self.unreadable_records.remove(&id.name);
+        self.tables.remove(&id.name);
+        if let Some(domain) = objects::record_domain(&id.name) {
+            self.records.remove(domain);
+        }
+    }
+
+    fn see_pod(&mut self, cell: String, event: Event<Pod>) {
+        match event {
+            Event::Init | Event::InitDone => {}
+            Event::InitApply(pod) | Event::Apply(pod) => {
+                self.pods.insert(cell, pod_seen(&pod));
+            }
+            Event::Delete(pod) => {
+                let uid = pod.metadata.uid.unwrap_or_default();
+                if self.pods.get(&cell).is_some_and(|known| known.uid == uid) {
+                    self.pods.remove(&cell);
+                }
+            }
+        }
+    }
+}
+
+/// The projection of one object. One that cannot be decoded is present but unknown: what was known of it
+/// stays.
+fn project<K, S: Clone, T: Default>(
+    guard: &DeserializeGuard<K>,
+    kind: &str,
+    id: &ObjectId,
+    before: Option<&Object<S>>,
+    read: impl Fn(&K) -> (Result<S, String>, T),
+) -> (Object<S>, Known<T>)
+where
+    DeserializeGuard<K>: HasMeta,
+{
+    let meta = guard.meta();
+    let (spec, status) = match &guard.0 {
+        Ok(object) => read(object),
+        Err(invalid) => {
+            warn!(kind, %id, "cannot be decoded by this version: {}; what it declared before stays", invalid.error);
+            let message = format!("this version cannot decode the {kind}: {}", invalid.error);
+            (before.map_or(Err(message), |object| object.spec.clone()), T::default())
+        }
+    };
+    let object = Object {
+        created: meta.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
+        deleting: meta.deletion_timestamp.is_some(),
+        spec,
+    };
+    (object, Known { generation: meta.generation.unwrap_or(0), status })
+}
+
+/// Reading metadata, decoded or not.
+trait HasMeta {
+    fn meta(&self) -> &ObjectMeta;
+}
+
+impl<K: kube::Resource> HasMeta for DeserializeGuard<K> {
+    fn meta(&self) -> &ObjectMeta {
+        match &self.0 {
+            Ok(object) => object.meta(),
+            Err(invalid) => &invalid.metadata,
+        }
+    }
+}
+
+fn own_address(text: &str) -> Result<Address, String> {
+    Address::own(text).ok_or_else(|| {
+        format!("spec.address: {text:?} is not an address that can be served, such as you@example.org")
+    })
+}
+
+/// Resource versions of one resource grow; only their order is used here.
+fn version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+fn pod_seen(pod: &Pod) -> PodSeen {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let waiting = containers.into_iter().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        Some(format!(
+            "{} {}",
+            waiting.reason.as_deref().unwrap_or("waiting"),
+            waiting.message.as_deref().unwrap_or("")
+        ))
+    });
+    PodSeen {
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        ip: status.and_then(|status| status.pod_ip.clone()),
+        waiting: waiting.map(|text| text.trim_end().to_owned()),
+    }
+}

@@ -1,0 +1,504 @@
+//! The loop: events in, and for whatever then differs from what is wanted, effects out.
+//!
+//! The order of effects is the promise: record, tables, proof, MX on the way in; MX, drain, tables on the
+//! way out. Every pass starts from all that is known, so that it does not matter where the one before
+//! it stopped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::iter;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::directory::{Directory, Rules};
+use crate::records::{self, DnsTask, Facts, Limits, Phase, Record};
+use crate::status::Programmed;
+
+use super::agents::{self, Answer, Asker};
+use super::cells::Cell;
+use super::http::{Health, TURN_EVERY};
+use super::index::{Index, PodSeen, Seen, Stored};
+use super::lease::Held;
+use super::publish::{Desk, Found, Outcome, Publisher};
+use super::report_status::{StatusWriter, Written};
+use super::write::{WriteError, Writer};
+
+/// Writes of one pass that are under way at the same time.
+pub const WRITES_AT_ONCE: usize = 16;
+/// Pause after a write that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// A record changes at most this often in one pass: its machine has fewer states.
+const STEPS: usize = 8;
+
+/// What wakes the loop.
+pub enum Message {
+    /// Something was seen in the cluster.
+    Seen(Box<Seen>),
+    /// An agent answered, or not.
+    Agent(Answer),
+    /// A DNS task ended.
+    Dns(Outcome),
+    /// Statuses were written, or not.
+    Status(Written),
+}
+
+impl From<Seen> for Message {
+    fn from(seen: Seen) -> Self {
+        Self::Seen(Box::new(seen))
+    }
+}
+impl From<Answer> for Message {
+    fn from(answer: Answer) -> Self {
+        Self::Agent(answer)
+    }
+}
+impl From<Outcome> for Message {
+    fn from(outcome: Outcome) -> Self {
+        Self::Dns(outcome)
+    }
+}
+impl From<Written> for Message {
+    fn from(written: Written) -> Self {
+        Self::Status(written)
+    }
+}
+
+/// Everything the loop holds.
+pub struct Reconciler {
+    config: Arc<Config>,
+    namespace: String,
+    index: Index,
+    cells: BTreeMap<String, Cell>,
+    desk: Desk,
+    statuses: StatusWriter,
+    writer: Writer,
+    publisher: Publisher,
+    held: Held,
+    to_self: mpsc::Sender<Message>,
+    pods: BTreeMap<String, watch::Sender<Option<PodSeen>>>,
+    /// When a write that failed is tried again.
+    retry: Option<Instant>,
+    complaint: String,
+}
+
+impl Reconciler {
+    /// A loop of which nothing is known yet.
+    pub fn new(
+        config: Arc<Config>,
+        namespace: &str,
+        writer: Writer,
+        publisher: Publisher,
+        held: Held,
+        to_self: mpsc::Sender<Message>,
+    ) -> Self {
+        let cells = config.cells.iter().map(|(name, cell)| (name.clone(), Cell::new(name, cell))).collect();
+        Self {
+            namespace: namespace.to_owned(),
+            index: Index::default(),
+            cells,
+            desk: Desk::default(),
+            statuses: StatusWriter::new(writer.clone(), to_self.clone()),
+            writer,
+            publisher,
+            held,
+            to_self,
+            pods: BTreeMap::new(),
+            retry: None,
+            complaint: String::new(),
+            config,
+        }
+    }
+
+    /// Starts to ask the agent of each cell.
+    pub fn ask_agents(&mut self, token_file: &Path) -> reqwest::Result<()> {
+        let client = agents::client()?;
+        for (name, cell) in &self.config.cells {
+            let (sender, pod) = watch::channel(None);
+            self.pods.insert(name.clone(), sender);
+            let asker =
+                Asker { cell: name.clone(), port: cell.agent_port, token_file: token_file.to_owned(), pod };
+            tokio::spawn(asker.run(client.clone(), self.to_self.clone()));
+        }
+        Ok(())
+    }
+
+    /// Runs until nobody can send a message any more, which does not happen.
+    pub async fn run(&mut self, mut from: mpsc::Receiver<Message>, health: &Health) {
+        let mut messages = Vec::new();
+        loop {
+            let wake = self.next_look().min(Instant::now() + TURN_EVERY);
+            if let Ok(0) = timeout_at(wake, from.recv_many(&mut messages, 4096)).await {
+                return;
+            }
+            for message in messages.drain(..) {
+                self.take_in(message);
+            }
+            let complete = self.index.complete();
+            if complete && self.held.now() {
+                self.pass().await;
+            }
+            health.turned(complete, self.metrics());
+        }
+    }
+
+    fn take_in(&mut self, message: Message) {
+        match message {
+            Message::Seen(seen) => self.index.see(*seen),
+            Message::Agent(answer) => {
+                if let Some(cell) = self.cells.get_mut(&answer.cell) {
+                    cell.hear(answer.report);
+                }
+            }
+            Message::Dns(outcome) => {
+                if let Err(refusal) = &outcome.result {
+                    warn!(
+                        domain = outcome.domain,
+                        task = outcome.task.verb(),
+                        reason = refusal.reason.as_str(),
+                        "{}",
+                        refusal.message
+                    );
+                }
+                let interval = Duration::from_secs(self.config.dns.check_interval_seconds.into());
+                self.desk.note(outcome, interval, Instant::now());
+            }
+            Message::Status(written) => self.statuses.note(written, &mut self.index),
+        }
+        for (cell, sender) in &self.pods {
+            let seen = self.index.pods.get(cell);
+            sender.send_if_modified(|known| {
+                let differs = known.as_ref() != seen;
+                if differs {
+                    *known = seen.cloned();
+                }
+                differs
+            });
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let cells = self.cells.values().filter_map(Cell::next_look);
+        let writes = self.cells.values().filter_map(|cell| cell.may_write(now).err());
+        let drains = self.index.records.values().filter_map(|stored| match stored.record.phase {
+            Phase::Draining { until: at } | Phase::Withdrawn { check: at } => {
+                Duration::try_from(at - Timestamp::now()).ok().map(|left| now + left)
+            }
+            _ => None,
+        });
+        let all = cells.chain(writes).chain(drains).chain(self.desk.next_look()).chain(self.retry);
+        // Not at once again and again for something that stays due.
+        all.min().map_or(now + TURN_EVERY, |at| at.max(now + Duration::from_millis(20)))
+    }
+
+    async fn pass(&mut self) {
+        self.retry = None;
+        let directory = Arc::new(self.settle_records().await);
+        for name in self.cells.keys().cloned().collect::<Vec<_>>() {
+            self.write_tables(&name, &directory).await;
+        }
+        self.start_dns_tasks(&directory).await;
+        let publications = self.publications(&directory);
+        self.statuses.report(&self.index, &directory, &self.cells, &publications);
+    }
+
+    fn records(&self) -> BTreeMap<String, Record> {
+        self.index.records.iter().map(|(domain, stored)| (domain.clone(), stored.record.clone())).collect()
+    }
+
+    fn directory(&self) -> Directory {
+        let records = self.records();
+        let rules = Rules { config: &self.config, namespace: &self.namespace, records: &records };
+        Directory::compute(&self.index.objects, rules)
+    }
+
+    /// Moves the records on until they stand still; what is served then follows from them.
+    async fn settle_records(&mut self) -> Directory {
+        let mut failed = BTreeSet::new();
+        for _ in 0..STEPS {
+            let directory = self.directory();
+            let changes = self.record_changes(&directory, &failed);
+            if changes.is_empty() {
+                return directory;
+            }
+            self.store(changes, &mut failed).await;
+        }
+        self.directory()
+    }
+
+    /// The records that are to change: domain, and the new record or `None` to remove it.
+    fn record_changes(
+        &self,
+        directory: &Directory,
+        failed: &BTreeSet<String>,
+    ) -> Vec<(String, Option<Record>)> {
+        let limits = Limits {
+            drain_margin: Duration::from_secs(self.config.dns.drain_margin_seconds.into()),
+            queue_deadline: Duration::from_secs(self.config.dns.queue_deadline_seconds.into()),
+        };
+        let now = Timestamp::now();
+        let claims = directory
+            .domains
+            .iter()
+            .filter(|(domain, served)| served.claim.is_some() && !self.index.records.contains_key(*domain));
+        let new = claims.map(|(domain, served)| {
+            (domain.clone(), Some(Record::new(domain, &served.namespace, served.spec.clone())))
+        });
+        let moved = self.index.records.iter().filter_map(|(domain, stored)| {
+            let facts = self.facts(domain, stored, directory);
+            let next = records::step(&stored.record, &facts, limits, now);
+            (next.as_ref() != Some(&stored.record)).then(|| (domain.clone(), next))
+        });
+        new.chain(moved).filter(|(domain, _)| !failed.contains(domain)).collect()
+    }
+
+    fn facts<'a>(&'a self, domain: &str, stored: &Stored, directory: &'a Directory) -> Facts<'a> {
+        let served = directory.domains.get(domain).filter(|served| served.claim.is_some());
+        let cell = self.cells.get(&stored.record.spec.cell);
+        let absent = match self.desk.last(domain, &DnsTask::Withdraw) {
+            Some(Ok(Found::Absent { held_ttl, lag_seconds })) => Some((*held_ttl, *lag_seconds)),
+            _ if stored.abandon_dns => Some((0, 0)),
+            _ => None,
+        };
+        Facts {
+            claim: served.map(|served| (&served.spec, served.namespace.as_str())),
+            absent,
+            queued: cell.and_then(|cell| cell.queued(domain)),
+            left_tables: cell.is_none_or(|cell| cell.left(domain)),
+        }
+    }
+
+    async fn store(&mut self, changes: Vec<(String, Option<Record>)>, failed: &mut BTreeSet<String>) {
+        let writer = &self.writer;
+        let records = &self.index.records;
+        let writes = changes.into_iter().map(|(domain, record)| async move {
+            let stored = records.get(&domain);
+            let result: Result<Option<ConfigMap>, WriteError> = match (&record, stored) {
+                (Some(record), stored) => writer.record(record, stored).await.map(Some),
+                (None, Some(stored)) => writer.remove_record(stored).await.map(|()| None),
+                (None, None) => Ok(None),
+            };
+            (domain, record, result)
+        });
+        let results: Vec<_> = iter(writes).buffer_unordered(WRITES_AT_ONCE).collect().await;
+        for (domain, record, result) in results {
+            match result {
+                Ok(Some(map)) => {
+                    let before =
+                        self.index.records.get(&domain).map(|stored| phase_name(&stored.record.phase));
+                    let after = record.as_ref().map(|record| phase_name(&record.phase));
+                    if before != after {
+                        info!(domain, from = before, to = after, "domain record");
+                    }
+                    self.index.apply_config_map(map);
+                }
+                Ok(None) => {
+                    info!(domain, "domain record removed: the domain is withdrawn");
+                    self.index.records.remove(&domain);
+                    self.desk.forget(&domain);
+                }
+                Err(error) => {
+                    self.note_failure(&error);
+                    failed.insert(domain);
+                }
+            }
+        }
+    }
+
+    fn note_failure(&mut self, error: &WriteError) {
+        warn!("{error}");
+        self.retry = Some(Instant::now() + RETRY);
+    }
+
+    /// Brings the ConfigMaps of a cell to what the directory wants, and its kubelet to look at them.
+    async fn write_tables(&mut self, name: &str, directory: &Arc<Directory>) {
+        let now = Instant::now();
+        let records = self.records();
+        let Some(cell) = self.cells.get_mut(name) else { return };
+        let rendered = match cell.render(directory, &records, &self.config, now) {
+            Ok(rendered) => rendered,
+            Err(message) => {
+                if self.complaint != message {
+                    error!("the configuration of Postfix cannot be rendered: {message}");
+                    self.complaint = message;
+                }
+                return;
+            }
+        };
+        let tables = &self.index.tables;
+        let unchanged = |map: &ConfigMap| {
+            let name = map.metadata.name.as_deref().unwrap_or_default();
+            tables.get(name).is_some_and(|(_, data)| Some(data) == map.data.as_ref())
+        };
+        let standing =
+            super::objects::revision_config_maps(&self.config.name, name, &rendered.index, &rendered.files)
+                .is_ok_and(|maps| maps.iter().all(unchanged));
+        if standing {
+            cell.stands(rendered, None);
+        } else if cell.may_write(now).is_ok() {
+            match self.writer.revision(name, &rendered.index, &rendered.files, unchanged).await {
+                Ok(written) => {
+                    info!(cell = name, revision = rendered.index.revision, "tables written");
+                    cell.stands(rendered, Some(now));
+                    for map in written {
+                        self.index.apply_config_map(map);
+                    }
+                }
+                Err(error) => self.note_failure(&error),
+            }
+        }
+        let Some(cell) = self.cells.get_mut(name) else { return };
+        if self.index.pods.contains_key(name)
+            && let Some(value) = cell.poke_due(Instant::now())
+        {
+            let pod = cell.pod().to_owned();
+            match self.writer.poke(&pod, &value).await {
+                Err(error) if !error.is_not_found() => self.note_failure(&error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// What is to be done in DNS for a domain now.
+    fn dns_task(&self, record: &Record) -> Option<(DnsTask, String)> {
+        let cell = self.cells.get(&record.spec.cell)?;
+        let programmed = cell.programmed(&record.domain) == Programmed::Yes;
+        Some((records::dns_task(record, programmed, cell.hostname())?, cell.hostname().to_owned()))
+    }
+
+    async fn start_dns_tasks(&mut self, directory: &Directory) {
+        let now = Instant::now();
+        for domain in self.index.records.keys().cloned().collect::<Vec<_>>() {
+            let Some(stored) = self.index.records.get(&domain).cloned() else { continue };
+            let Some((task, hostname)) = self.dns_task(&stored.record) else {
+                if !matches!(stored.record.phase, Phase::Serving) {
+                    self.desk.forget(&domain);
+                }
+                continue;
+            };
+            if let (Some(Ok(Found::Published { zone, mx, lag_seconds, .. })), DnsTask::Publish(_)) =
+                (self.desk.last(&domain, &task), &task)
+            {
+                let confirmed = stored.record.confirmed(mx, zone, *lag_seconds);
+                self.remember(&domain, confirmed).await;
+            }
+            let claimed = directory.domains.get(&domain).is_some_and(|served| served.claim.is_some());
+            // Its record says otherwise only because it could not be written.
+            if matches!(task, DnsTask::Publish(_)) && !claimed {
+                continue;
+            }
+            // A last look at a withdrawn domain has its own time.
+            let early = matches!(stored.record.phase, Phase::Withdrawn { check } if Timestamp::now() < check);
+            if early || !self.desk.take(&domain, &task, now) {
+                continue;
+            }
+            // What is about to be written is remembered first.
+            let intended = match &task {
+                DnsTask::Publish(mx) => {
+                    self.remember(&domain, self.index.records[&domain].record.intending(mx)).await
+                }
+                DnsTask::Withdraw => true,
+            };
+            match self.index.records.get(&domain) {
+                Some(stored) if intended => {
+                    self.publisher.start(&stored.record, task, &hostname, &self.to_self)
+                }
+                _ => self.desk.put_back(&domain, now),
+            }
+        }
+    }
+
+    /// Stores a record if it differs; whether it is stored then.
+    async fn remember(&mut self, domain: &str, record: Record) -> bool {
+        let Some(stored) = self.index.records.get(domain) else { return false };
+        if stored.record == record {
+            return true;
+        }
+        match self.writer.record(&record, Some(stored)).await {
+            Ok(map) => {
+                self.index.apply_config_map(map);
+                true
+            }
+            Err(error) => {
+                self.note_failure(&error);
+                false
+            }
+        }
+    }
+
+    /// What each MailDomain is told about DNS.
+    fn publications(&self, directory: &Directory) -> BTreeMap<String, crate::status::Publication> {
+        let served = directory.domains.iter().filter(|(_, served)| served.claim.is_some());
+        served.map(|(domain, _)| (domain.clone(), self.publication(domain))).collect()
+    }
+
+    fn publication(&self, domain: &str) -> crate::status::Publication {
+        use crate::api::conditions::Reason::Pending;
+        use crate::directory::Refusal;
+        let Some(stored) = self.index.records.get(domain) else {
+            return Err(Refusal {
+                reason: Pending,
+                message: "the domain record is not written yet".to_owned(),
+            });
+        };
+        let record = &stored.record;
+        let Some(cell) = self.cells.get(&record.spec.cell) else {
+            return Err(Refusal { reason: Pending, message: String::new() });
+        };
+        let wanted = records::wanted(&record.spec, cell.hostname());
+        match self.desk.last(domain, &DnsTask::Publish(wanted.clone())) {
+            Some(Ok(Found::Published { warning, .. })) => return Ok(warning.clone().unwrap_or_default()),
+            Some(Err(refusal)) => return Err(refusal.clone()),
+            Some(Ok(Found::Absent { .. })) | None => {}
+        }
+        match &record.published {
+            // Read back before this process started; checked again soon.
+            Some(published) if published.zone.is_some() && published.mx == wanted => Ok(String::new()),
+            _ => Err(Refusal {
+                reason: Pending,
+                message: "the MX is published once Postfix has proved that it accepts the domain".to_owned(),
+            }),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let objects = &self.index.objects;
+        let mut text = String::from("# HELP vmail_objects Objects seen.\n# TYPE vmail_objects gauge\n");
+        for (kind, count) in [
+            ("MailDomain", objects.domains.len()),
+            ("Mailbox", objects.mailboxes.len()),
+            ("MailAlias", objects.aliases.len()),
+        ] {
+            text.push_str(&format!("vmail_objects{{kind=\"{kind}\"}} {count}\n"));
+        }
+        text.push_str(
+            "# HELP vmail_domain_records Domain records by phase.\n# TYPE vmail_domain_records gauge\n",
+        );
+        let mut phases: BTreeMap<&str, usize> = BTreeMap::new();
+        for stored in self.index.records.values() {
+            *phases.entry(phase_name(&stored.record.phase)).or_default() += 1;
+        }
+        for (phase, count) in phases {
+            text.push_str(&format!("vmail_domain_records{{phase=\"{phase}\"}} {count}\n"));
+        }
+        text
+    }
+}
+
+fn phase_name(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Serving => "Serving",
+        Phase::Withdrawing => "Withdrawing",
+        Phase::Draining { .. } => "Draining",
+        Phase::Leaving => "Leaving",
+        Phase::Withdrawn { .. } => "Withdrawn",
+    }
+}

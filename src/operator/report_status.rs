@@ -1,0 +1,200 @@
+//! Writing statuses: what is to be said of each object, written where it differs from what stands there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{debug, warn};
+
+use crate::api::conditions::{Reason, Statement, update};
+use crate::api::{
+    MailAlias, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus, MxStatus,
+};
+use crate::directory::{Directory, ObjectId, Refusal, Verdict};
+use crate::postfix::tables::maildir;
+use crate::status::{self, Programmed, Publication};
+
+use super::cells::Cell;
+use super::index::Index;
+use super::reconcile::{Message, WRITES_AT_ONCE};
+use super::write::{WriteError, Writer};
+
+/// A status that was written, or not.
+#[derive(Debug)]
+pub struct Written {
+    target: Target,
+    result: Result<(), WriteError>,
+}
+
+/// A status with the object it belongs to.
+#[derive(Clone, Debug)]
+enum Target {
+    Domain(ObjectId, MailDomainStatus),
+    Mailbox(ObjectId, MailboxStatus),
+    Alias(ObjectId, MailAliasStatus),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Domain,
+    Mailbox,
+    Alias,
+}
+
+impl Target {
+    fn key(&self) -> (Kind, &ObjectId) {
+        match self {
+            Self::Domain(id, _) => (Kind::Domain, id),
+            Self::Mailbox(id, _) => (Kind::Mailbox, id),
+            Self::Alias(id, _) => (Kind::Alias, id),
+        }
+    }
+}
+
+/// Writes statuses, one at a time for each object and a bounded number at once.
+pub struct StatusWriter {
+    writer: Writer,
+    at_once: Arc<Semaphore>,
+    to: mpsc::Sender<Message>,
+    under_way: BTreeSet<(Kind, ObjectId)>,
+}
+
+impl StatusWriter {
+    /// A writer whose results go to `to`.
+    pub fn new(writer: Writer, to: mpsc::Sender<Message>) -> Self {
+        Self { writer, at_once: Arc::new(Semaphore::new(WRITES_AT_ONCE)), to, under_way: BTreeSet::new() }
+    }
+
+    /// Starts to write every status that says something else than what is to be said.
+    pub fn report(
+        &mut self,
+        index: &Index,
+        directory: &Directory,
+        cells: &BTreeMap<String, Cell>,
+        publications: &BTreeMap<String, Publication>,
+    ) {
+        let now = Timestamp::now();
+        let unserved = || Programmed::AsBefore(Reason::Pending, "the domain is not served".to_owned());
+        let cell_of =
+            |domain: &str| directory.domains.get(domain).and_then(|served| cells.get(&served.spec.cell));
+
+        let pending = Err(Refusal { reason: Reason::Pending, message: String::new() });
+        for (id, verdict) in &directory.domain_verdicts {
+            let (Some(known), Some(object)) = (index.domains.get(id), index.objects.domains.get(id)) else {
+                continue;
+            };
+            let domain = object.spec.as_ref().map_or("", |spec| spec.domain.as_str());
+            let programmed = cell_of(domain).map_or_else(unserved, |cell| cell.programmed(domain));
+            let publication = publications.get(domain).unwrap_or(&pending);
+            let said = status::domain(&known.status.conditions, verdict, &programmed, publication);
+            let mx = verdict.accepted.as_ref().ok().and_then(|()| mx_status(index, domain));
+            let other = known.status.mx != mx;
+            if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
+                let status = MailDomainStatus { observed_generation: Some(known.generation), conditions, mx };
+                self.write(Target::Domain(id.clone(), status));
+            }
+        }
+        for (id, verdict) in &directory.mailbox_verdicts {
+            let (Some(known), Some(object)) = (index.mailboxes.get(id), index.objects.mailboxes.get(id))
+            else {
+                continue;
+            };
+            let address = object.spec.as_ref().ok();
+            let programmed =
+                address.and_then(|address| Some(cell_of(address.domain())?.has_mailbox(address, id)));
+            let said =
+                status::mailbox(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
+            let path = address.filter(|_| verdict.accepted.is_ok()).map(maildir);
+            let domain_ref = domain_ref(verdict);
+            let other = known.status.path != path || known.status.domain_ref != domain_ref;
+            if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
+                let status = MailboxStatus {
+                    observed_generation: Some(known.generation),
+                    conditions,
+                    path,
+                    domain_ref,
+                };
+                self.write(Target::Mailbox(id.clone(), status));
+            }
+        }
+        for (id, verdict) in &directory.alias_verdicts {
+            let (Some(known), Some(object)) = (index.aliases.get(id), index.objects.aliases.get(id)) else {
+                continue;
+            };
+            let address = object.spec.as_ref().ok().map(|spec| &spec.address);
+            let programmed =
+                address.and_then(|address| Some(cell_of(address.domain())?.has_alias(address, directory)));
+            let said = status::alias(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
+            let domain_ref = domain_ref(verdict);
+            let other = known.status.domain_ref != domain_ref;
+            if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
+                let status =
+                    MailAliasStatus { observed_generation: Some(known.generation), conditions, domain_ref };
+                self.write(Target::Alias(id.clone(), status));
+            }
+        }
+    }
+
+    fn write(&mut self, target: Target) {
+        let (kind, id) = target.key();
+        if !self.under_way.insert((kind, id.clone())) {
+            return;
+        }
+        let (writer, at_once, to) = (self.writer.clone(), self.at_once.clone(), self.to.clone());
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _permit = at_once.acquire().await;
+            let result = match &target {
+                Target::Domain(id, status) => writer.status::<MailDomain>(id, status).await.map(drop),
+                Target::Mailbox(id, status) => writer.status::<Mailbox>(id, status).await.map(drop),
+                Target::Alias(id, status) => writer.status::<MailAlias>(id, status).await.map(drop),
+            };
+            // Nobody listens any more when the process ends.
+            let _ = to.send(Written { target, result }.into()).await;
+        });
+    }
+
+    /// Takes in how a write ended: what was written is known before the watch says so.
+    pub fn note(&mut self, written: Written, index: &mut Index) {
+        let (kind, id) = written.target.key();
+        self.under_way.remove(&(kind, id.clone()));
+        match written.result {
+            Ok(()) => match written.target {
+                Target::Domain(id, status) => {
+                    index.domains.entry(id).and_modify(|known| known.status = status);
+                }
+                Target::Mailbox(id, status) => {
+                    index.mailboxes.entry(id).and_modify(|known| known.status = status);
+                }
+                Target::Alias(id, status) => {
+                    index.aliases.entry(id).and_modify(|known| known.status = status);
+                }
+            },
+            Err(error) if error.is_not_found() => debug!("{error}: it was deleted meanwhile"),
+            Err(error) => warn!("{error}"),
+        }
+    }
+}
+
+/// The new conditions, where these or something beside them changed.
+fn renewed(
+    old: &[Condition],
+    now: Timestamp,
+    generation: i64,
+    said: &[Statement],
+    something_else: bool,
+) -> Option<Vec<Condition>> {
+    update(old, now, generation, said).or_else(|| something_else.then(|| old.to_vec()))
+}
+
+fn domain_ref(verdict: &Verdict) -> Option<String> {
+    verdict.domain.as_ref().map(ObjectId::to_string)
+}
+
+fn mx_status(index: &Index, domain: &str) -> Option<MxStatus> {
+    let published = index.records.get(domain)?.record.published.as_ref()?;
+    let hosts = published.mx.records.iter().map(|mx| mx.host.clone()).collect();
+    Some(MxStatus { zone: published.zone.clone()?, hosts, ttl: i32::try_from(published.mx.ttl).ok()? })
+}

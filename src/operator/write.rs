@@ -1,0 +1,199 @@
+//! Every write to the API server: the lease is checked first, and each has a timeout.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::directory::ObjectId;
+use crate::records::Record;
+use crate::revision::Index;
+
+use super::index::Stored;
+use super::lease::{Held, WRITE_TIMEOUT};
+use super::objects::{self, FIELD_MANAGER, POKE_ANNOTATION};
+
+/// Why a write did not happen, or is not known to have happened.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another operator may be writing.
+    #[error("{what}: not written, because the lease is not held")]
+    NotHeld {
+        /// What was to be written.
+        what: String,
+    },
+    /// No answer.
+    #[error("{what}: the API server did not answer within {} s", WRITE_TIMEOUT.as_secs())]
+    Timeout {
+        /// What was to be written.
+        what: String,
+    },
+    /// A refusal.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was to be written.
+        what: String,
+        /// The API server's answer.
+        source: Box<kube::Error>,
+    },
+    /// The content cannot be put into its form.
+    #[error("{what}: {message}")]
+    Content {
+        /// What was to be written.
+        what: String,
+        /// Why.
+        message: String,
+    },
+}
+
+impl WriteError {
+    /// The object is not there (any more).
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_not_found()))
+    }
+}
+
+/// Writes what this installation owns.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    namespace: String,
+    installation: String,
+    held: Held,
+}
+
+impl Writer {
+    /// A writer for one installation, allowed to write while the lease is held.
+    pub fn new(client: Client, namespace: &str, installation: &str, held: Held) -> Self {
+        Self { client, namespace: namespace.to_owned(), installation: installation.to_owned(), held }
+    }
+
+    /// Creates a record: the claim to a domain, which fails when somebody else made it first.
+    /// With `stored`, replaces exactly that version.
+    pub async fn record(&self, record: &Record, stored: Option<&Stored>) -> Result<ConfigMap, WriteError> {
+        let what = format!("record of domain {}", record.domain);
+        let version = stored.map(|stored| stored.resource_version.as_str());
+        let abandon_dns = stored.is_some_and(|stored| stored.abandon_dns);
+        let map = objects::record_config_map(&self.installation, record, version, abandon_dns)
+            .map_err(|error| WriteError::Content { what: what.clone(), message: error.to_string() })?;
+        let (api, params) = (self.config_maps(), PostParams::default());
+        match version {
+            None => self.write(what, api.create(&params, &map)).await,
+            Some(_) => {
+                self.write(what, api.replace(&objects::record_name(&record.domain), &params, &map)).await
+            }
+        }
+    }
+
+    /// Removes exactly this version of a record.
+    pub async fn remove_record(&self, stored: &Stored) -> Result<(), WriteError> {
+        let domain = &stored.record.domain;
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                resource_version: Some(stored.resource_version.clone()),
+                uid: None,
+            }),
+            ..DeleteParams::default()
+        };
+        let api = self.config_maps();
+        let result = self
+            .write(format!("record of domain {domain}"), api.delete(&objects::record_name(domain), &params))
+            .await;
+        match result {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Writes the ConfigMaps of a revision, the index last. Those in `unchanged` are left alone.
+    pub async fn revision(
+        &self,
+        cell: &str,
+        index: &Index,
+        files: &std::collections::BTreeMap<String, String>,
+        unchanged: impl Fn(&ConfigMap) -> bool,
+    ) -> Result<Vec<ConfigMap>, WriteError> {
+        let what = format!("tables of cell {cell}");
+        let maps = objects::revision_config_maps(&self.installation, cell, index, files)
+            .map_err(|error| WriteError::Content { what: what.clone(), message: error.to_string() })?;
+        let mut written = Vec::new();
+        for map in maps.into_iter().filter(|map| !unchanged(map)) {
+            let name = map.metadata.name.clone().unwrap_or_default();
+            let patch = self.apply(&map);
+            let params = PatchParams::apply(FIELD_MANAGER).force();
+            let api = self.config_maps();
+            written.push(
+                self.write(format!("{what} ({name})"), api.patch(&name, &params, &Patch::Apply(patch)))
+                    .await?,
+            );
+        }
+        Ok(written)
+    }
+
+    fn apply(&self, map: &ConfigMap) -> serde_json::Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": { "name": map.metadata.name, "labels": map.metadata.labels },
+            "data": map.data,
+        })
+    }
+
+    /// Makes the kubelet of a pod refresh mounted ConfigMaps now. The same value twice does nothing.
+    pub async fn poke(&self, pod: &str, value: &str) -> Result<(), WriteError> {
+        let patch = Patch::Merge(json!({ "metadata": { "annotations": { POKE_ANNOTATION: value } } }));
+        let params = PatchParams::default();
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let poked = pods.patch_metadata(pod, &params, &patch);
+        self.write(format!("annotation of pod {pod}"), poked).await.map(drop)
+    }
+
+    /// Writes a status; answers with the object as it then is.
+    pub async fn status<K>(&self, id: &ObjectId, status: impl Serialize) -> Result<K, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "status": status,
+        });
+        let api: Api<K> = Api::namespaced(self.client.clone(), &id.namespace);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let what = format!("status of {} {id}", K::kind(&()));
+        self.write(what, api.patch_status(&id.name, &params, &Patch::Apply(patch))).await
+    }
+
+    fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn write<T>(
+        &self,
+        what: String,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, WriteError> {
+        if !self.held.now() {
+            return Err(WriteError::NotHeld { what });
+        }
+        within(WRITE_TIMEOUT, request).await.map_err(|source| match source {
+            None => WriteError::Timeout { what },
+            Some(source) => WriteError::Api { what, source: Box::new(source) },
+        })
+    }
+}
+
+async fn within<T, E>(limit: Duration, request: impl Future<Output = Result<T, E>>) -> Result<T, Option<E>> {
+    match timeout(limit, request).await {
+        Ok(result) => result.map_err(Some),
+        Err(_) => Err(None),
+    }
+}

@@ -1,0 +1,312 @@
+//! The two state machines.
+//!
+//! ```text
+//! Serving ──no accepted MailDomain──► Withdrawing ──MX read back as gone──► Draining
+//!    ▲  └───────────────────────── never published ────────────────────────────► │
+//!    │                                                                           │ caches expired,
+//!    │                                                                           ▼ queue empty
+//!    └────── an accepted MailDomain again ◄────────────── Leaving ◄──────────────┘
+//!                                                            │ agent confirms
+//!                                                            ▼
+//!                         record removed ◄──checked again── Withdrawn
+//! ```
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Phase, Published, Record};
+use crate::api::{MailDomainSpec, Withdrawal};
+use crate::dns::{Mx, MxSet};
+
+/// How long after the end a last look is taken for an MX that came back.
+const TOMBSTONE: Duration = Duration::from_secs(60);
+
+/// What is known now of one domain.
+#[derive(Clone, Debug, Default)]
+pub struct Facts<'a> {
+    /// The spec of the accepted MailDomain, and its namespace.
+    pub claim: Option<(&'a MailDomainSpec, &'a str)>,
+    /// DNS was asked, and nothing of ours stands there: the TTL and the lag in seconds that were found
+    /// beside what was removed.
+    pub absent: Option<(u32, u32)>,
+    /// Recipients still queued for the domain; `None` when that is not known.
+    pub queued: Option<u64>,
+    /// The running Postfix no longer has the domain.
+    pub left_tables: bool,
+}
+
+/// Limits that the administrator sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Added to the time that resolvers may hold an MX.
+    pub drain_margin: Duration,
+    /// How long after the drain queued mail is waited for.
+    pub queue_deadline: Duration,
+}
+
+/// The next state of a record, `None` when it is to be removed. Called until nothing changes.
+pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) -> Option<Record> {
+    let mut next = record.clone();
+    if let Some((spec, namespace)) = facts.claim {
+        next.spec = spec.clone();
+        next.namespace = namespace.to_owned();
+        next.phase = Phase::Serving;
+        return Some(next);
+    }
+    match &record.phase {
+        // Never published, but mail may be queued.
+        Phase::Serving if record.published.is_none() => next.phase = Phase::Draining { until: now },
+        Phase::Serving => next.phase = Phase::Withdrawing,
+        Phase::Withdrawing => {
+            if let Some((ttl, lag)) = facts.absent {
+                next.phase = Phase::Draining { until: drained(record, ttl, lag, limits, now) };
+                next.published = None;
+            }
+        }
+        Phase::Draining { until } => {
+            let waited_enough = now >= *until + limits.queue_deadline;
+            if now >= *until && (facts.queued == Some(0) || waited_enough) {
+                next.phase = Phase::Leaving;
+            }
+        }
+        Phase::Leaving => {
+            if facts.left_tables {
+                next.phase = Phase::Withdrawn { check: now + TOMBSTONE };
+            }
+        }
+        Phase::Withdrawn { check } => {
+            if now >= *check && facts.absent.is_some() {
+                return None;
+            }
+        }
+    }
+    Some(next)
+}
+
+/// When no resolver can hold the MX any more.
+fn drained(record: &Record, ttl: u32, lag: u32, limits: Limits, now: Timestamp) -> Timestamp {
+    if record.spec.withdrawal == Withdrawal::Immediate {
+        return now;
+    }
+    let (held, lagged) =
+        record.published.as_ref().map_or((0, 0), |published| (published.held_ttl, published.lag_seconds));
+    let seconds = u64::from(held.max(ttl)) + u64::from(lagged.max(lag));
+    now + Duration::from_secs(seconds) + limits.drain_margin
+}
+
+/// What is to be done in DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnsTask {
+    /// Make these records stand there.
+    Publish(MxSet),
+    /// Make nothing of ours stand there.
+    Withdraw,
+}
+
+impl DnsTask {
+    /// For logs.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Publish(_) => "publish",
+            Self::Withdraw => "withdraw",
+        }
+    }
+}
+
+/// What is to be done in DNS for a domain, if anything. Nothing is published before Postfix has proved
+/// that it accepts the domain; what is published stays while a later proof is missing, because senders
+/// retry for days and a missing MX would fall back to the address record (RFC 5321 5.1).
+pub fn dns_task(record: &Record, programmed: bool, hostname: &str) -> Option<DnsTask> {
+    match record.phase {
+        Phase::Serving if programmed => Some(DnsTask::Publish(wanted(&record.spec, hostname))),
+        Phase::Withdrawing | Phase::Withdrawn { .. } => Some(DnsTask::Withdraw),
+        Phase::Serving | Phase::Draining { .. } | Phase::Leaving => None,
+    }
+}
+
+/// The MX records that a spec asks for: its list, or the cell's host alone.
+pub fn wanted(spec: &MailDomainSpec, hostname: &str) -> MxSet {
+    let ttl = u32::try_from(spec.dns.ttl).unwrap_or(3600);
+    let listed = spec
+        .dns
+        .mx
+        .iter()
+        .map(|mx| Mx { preference: u16::try_from(mx.preference).unwrap_or(u16::MAX), host: mx.host.clone() });
+    let mut records: std::collections::BTreeSet<Mx> = listed.collect();
+    if records.is_empty() {
+        records.insert(Mx { preference: 10, host: hostname.to_owned() });
+    }
+    MxSet { ttl, records }
+}
+
+impl Record {
+    /// The record to be stored before these MX records are written: from then on they are taken back on
+    /// the way out, even if nobody hears whether the write arrived.
+    pub fn intending(&self, mx: &MxSet) -> Self {
+        let held = self.published.as_ref().map_or(0, |published| published.held_ttl);
+        let mut next = self.clone();
+        next.published = Some(Published {
+            zone: self.published.as_ref().and_then(|published| published.zone.clone()),
+            mx: mx.clone(),
+            held_ttl: held.max(mx.ttl),
+            lag_seconds: self.published.as_ref().map_or(0, |published| published.lag_seconds),
+        });
+        next
+    }
+
+    /// The record once the MX records were read back.
+    pub fn confirmed(&self, mx: &MxSet, zone: &str, lag_seconds: u32) -> Self {
+        let mut next = self.intending(mx);
+        if let Some(published) = &mut next.published {
+            published.zone = Some(zone.to_owned());
+            published.lag_seconds = published.lag_seconds.max(lag_seconds);
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { drain_margin: Duration::from_secs(60), queue_deadline: Duration::from_secs(1000) };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("valid")
+    }
+
+    fn spec() -> MailDomainSpec {
+        serde_yaml::from_str("domain: example.org").expect("valid")
+    }
+
+    fn published() -> Record {
+        let record = Record::new("example.org", "mail", spec());
+        record.confirmed(&wanted(&spec(), "mail.example.org"), "example.org", 30)
+    }
+
+    /// Steps until nothing changes.
+    fn settle(record: &Record, facts: &Facts<'_>, now: Timestamp) -> Option<Record> {
+        let mut record = record.clone();
+        for _ in 0..10 {
+            let next = step(&record, facts, LIMITS, now)?;
+            if next == record {
+                return Some(record);
+            }
+            record = next;
+        }
+        panic!("no end: {record:?}");
+    }
+
+    #[test]
+    fn a_record_survives_its_yaml() {
+        for phase in [
+            Phase::Serving,
+            Phase::Withdrawing,
+            Phase::Draining { until: at(5) },
+            Phase::Leaving,
+            Phase::Withdrawn { check: at(7) },
+        ] {
+            let record = Record { phase, ..published() };
+            let text = serde_yaml::to_string(&record).expect("writes");
+            assert_eq!(serde_yaml::from_str::<Record>(&text).expect("reads"), record, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_way_out_is_walked_in_order() {
+        let gone = Facts::default();
+        let record = settle(&published(), &gone, at(0)).expect("stays");
+        assert_eq!(record.phase, Phase::Withdrawing);
+        assert!(record.in_tables());
+
+        let absent = Facts { absent: Some((0, 0)), ..gone.clone() };
+        let record = settle(&record, &absent, at(100)).expect("stays");
+        assert_eq!(record.phase, Phase::Draining { until: at(100 + 3600 + 30 + 60) });
+        assert!(record.in_tables());
+
+        let queued = Facts { queued: Some(1), ..gone.clone() };
+        for facts in [&gone, &queued] {
+            assert_eq!(
+                settle(&record, facts, at(4000)).expect("stays").phase,
+                record.phase,
+                "mail is queued, or that is not known"
+            );
+        }
+        let empty = Facts { queued: Some(0), ..gone.clone() };
+        assert_eq!(
+            settle(&record, &empty, at(3789)).expect("stays").phase,
+            record.phase,
+            "resolvers hold the MX"
+        );
+        let record = settle(&record, &empty, at(3790)).expect("stays");
+        assert_eq!(record.phase, Phase::Leaving);
+        assert!(!record.in_tables());
+
+        let left = Facts { left_tables: true, ..gone.clone() };
+        let record = settle(&record, &left, at(3800)).expect("stays");
+        assert_eq!(record.phase, Phase::Withdrawn { check: at(3860) });
+        assert_eq!(
+            settle(&record, &Facts { absent: Some((0, 0)), ..gone.clone() }, at(3859)),
+            Some(record.clone())
+        );
+        assert_eq!(settle(&record, &gone, at(9999)), Some(record.clone()), "DNS was not asked");
+        assert_eq!(settle(&record, &Facts { absent: Some((0, 0)), ..gone }, at(3860)), None);
+    }
+
+    #[test]
+    fn a_queue_that_never_empties_is_waited_for_to_the_deadline() {
+        let record = Record { phase: Phase::Draining { until: at(0) }, ..published() };
+        let facts = Facts { queued: Some(1), ..Facts::default() };
+        assert_eq!(settle(&record, &facts, at(999)).expect("stays").phase, record.phase);
+        assert_eq!(settle(&record, &facts, at(1000)).expect("stays").phase, Phase::Leaving);
+    }
+
+    #[test]
+    fn a_longer_ttl_found_in_dns_counts() {
+        let record = Record { phase: Phase::Withdrawing, ..published() };
+        let facts = Facts { absent: Some((86_400, 7)), ..Facts::default() };
+        assert_eq!(
+            settle(&record, &facts, at(0)).expect("stays").phase,
+            Phase::Draining { until: at(86_400 + 30 + 60) }
+        );
+    }
+
+    #[test]
+    fn immediate_does_not_wait_for_caches() {
+        let mut record = Record { phase: Phase::Withdrawing, ..published() };
+        record.spec.withdrawal = Withdrawal::Immediate;
+        let facts = Facts { absent: Some((86_400, 7)), queued: Some(0), ..Facts::default() };
+        assert_eq!(settle(&record, &facts, at(5)).expect("stays").phase, Phase::Leaving);
+    }
+
+    #[test]
+    fn a_claim_ends_the_way_out_wherever_it_stands() {
+        let spec = spec();
+        let facts = Facts { claim: Some((&spec, "mail")), ..Facts::default() };
+        for phase in [
+            Phase::Withdrawing,
+            Phase::Draining { until: at(5) },
+            Phase::Leaving,
+            Phase::Withdrawn { check: at(7) },
+        ] {
+            let record = Record { phase, ..published() };
+            assert_eq!(settle(&record, &facts, at(0)).expect("stays").phase, Phase::Serving);
+        }
+    }
+
+    #[test]
+    fn nothing_is_published_before_the_proof() {
+        let record = Record::new("example.org", "mail", spec());
+        assert_eq!(dns_task(&record, false, "mail.example.org"), None);
+        let expected = DnsTask::Publish(MxSet {
+            ttl: 3600,
+            records: [Mx { preference: 10, host: "mail.example.org".to_owned() }].into(),
+        });
+        assert_eq!(dns_task(&record, true, "mail.example.org"), Some(expected));
+        assert_eq!(dns_task(&published(), false, "mail.example.org"), None, "and not withdrawn without need");
+        let leaving = Record { phase: Phase::Leaving, ..published() };
+        assert_eq!(dns_task(&leaving, true, "mail.example.org"), None);
+    }
+}
