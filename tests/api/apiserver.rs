@@ -1,0 +1,129 @@
+//! A real kube-apiserver on a real etcd, on free loopback ports, for one test process.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kube::config::AuthInfo;
+use kube::{Client, Config};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const TOKEN: &str = "a-token-for-this-test-alone";
+
+pub struct ApiServer {
+    processes: Vec<Child>,
+    pub client: Client,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().rev() {
+            // It may have ended by itself.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Where `tests/cluster/cluster build` put the Kubernetes programs.
+fn programs() -> PathBuf {
+    if let Ok(dir) = std::env::var("VMAIL_KUBERNETES") {
+        return dir.into();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/cluster");
+    let output = Command::new(&script).arg("programs").output().expect("tests/cluster/cluster runs");
+    assert!(
+        output.status.success(),
+        "{} programs: {}",
+        script.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port()
+}
+
+impl ApiServer {
+    pub async fn start() -> Self {
+        // Another server of this process may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (programs, dir) = (programs(), tempfile::tempdir().expect("a directory"));
+        let at = |name: &str| dir.path().join(name);
+        let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
+        let spawn = |program: &str, args: &[String]| {
+            let log = std::fs::File::create(dir.path().join(format!("{program}.log"))).expect("a log");
+            Command::new(programs.join(program))
+                .args(args)
+                .stdout(log.try_clone().expect("a log"))
+                .stderr(log)
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap_or_else(|error| panic!("{program} does not start: {error}"))
+        };
+        let etcd_url = format!("http://127.0.0.1:{etcd_port}");
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let etcd = spawn(
+            "etcd",
+            &[
+                format!("--data-dir={}", at("etcd").display()),
+                format!("--listen-client-urls={etcd_url}"),
+                format!("--advertise-client-urls={etcd_url}"),
+                format!("--listen-peer-urls={peer_url}"),
+                format!("--initial-advertise-peer-urls={peer_url}"),
+                format!("--initial-cluster=default={peer_url}"),
+                "--unsafe-no-fsync".to_owned(),
+            ],
+        );
+
+        std::fs::write(at("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).expect("writes");
+        let key = at("service-accounts.pem");
+        let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").output();
+        assert!(made.expect("openssl runs").status.success(), "openssl makes no key");
+        let server = spawn(
+            "kube-apiserver",
+            &[
+                format!("--etcd-servers={etcd_url}"),
+                "--bind-address=127.0.0.1".to_owned(),
+                "--advertise-address=127.0.0.1".to_owned(),
+                format!("--secure-port={port}"),
+                format!("--cert-dir={}", at("certs").display()),
+                format!("--token-auth-file={}", at("tokens.csv").display()),
+                format!("--service-account-key-file={}", key.display()),
+                format!("--service-account-signing-key-file={}", key.display()),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
+                "--disable-admission-plugins=ServiceAccount".to_owned(),
+                "--authorization-mode=AlwaysAllow".to_owned(),
+            ],
+        );
+
+        let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().expect("a URL"));
+        config.accept_invalid_certs = true;
+        config.auth_info = AuthInfo { token: Some(TOKEN.to_owned().into()), ..AuthInfo::default() };
+        let client = Client::try_from(config).expect("a client");
+        let server = Self { processes: vec![etcd, server], client, _dir: dir };
+        server.wait_until_ready().await;
+        server
+    }
+
+    async fn wait_until_ready(&self) {
+        let began = Instant::now();
+        loop {
+            let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");
+            let answer = self.client.request_text(request).await;
+            if answer.as_ref().is_ok_and(|text| text == "ok") {
+                return;
+            }
+            assert!(
+                began.elapsed() < DEADLINE,
+                "the API server does not get ready: {answer:?}; logs are in {}",
+                self._dir.path().display()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
