@@ -8,4 +8,5 @@ pub mod agent;
 pub mod api;
 pub mod dns;
 pub mod operator;
+pub mod postfix;
 pub mod revision;

@@ -1,0 +1,3 @@
+//! What Postfix is told, as text (pure).
+
+pub mod main_cf;
