@@ -1,12 +1,12 @@
 //! The commands of vmail-operator.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing::error;
 use tracing_subscriber::EnvFilter;
-use vmail_operator::operator;
+use vmail_operator::{agent, operator};
 
 /// Postfix virtual mail domains on Kubernetes, published in DNS once proved.
 #[derive(Parser)]
@@ -20,26 +20,42 @@ struct Cli {
 enum Command {
     /// Run the operator
     Run(operator::RunOptions),
+    /// Supervise Postfix in its container
+    Agent(agent::AgentOptions),
+    /// Create, rename and remove a file in a directory, as the calling user
+    #[command(hide = true)]
+    ProbeStorage {
+        /// The directory
+        directory: PathBuf,
+    },
     /// Print the custom resource definitions as YAML
     Crds,
 }
 
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    let result = match command {
+    let result = match Cli::parse().command {
         Command::Crds => print_crds(),
-        Command::Run(options) => serve(|| async { Ok(operator::run(options).await?) }),
+        Command::ProbeStorage { directory } => agent::storage::probe(&directory).map_err(Into::into),
+        Command::Run(options) => run_operator(options),
+        Command::Agent(options) => {
+            // As the first process of its container, it has orphans to reap.
+            if let Some(code) = agent::init::become_init() {
+                return code;
+            }
+            start_logs();
+            agent::run_blocking(options).map_err(Into::into)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{error}");
+            eprintln!("vmail-operator: {error}");
             ExitCode::FAILURE
         }
     }
 }
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn print_crds() -> Outcome {
     for crd in vmail_operator::api::crds() {
@@ -48,8 +64,18 @@ fn print_crds() -> Outcome {
     Ok(())
 }
 
-/// Runs a long-lived command: JSON logs in a cluster, readable ones on a terminal.
-fn serve<F: Future<Output = Outcome>>(command: impl FnOnce() -> F) -> Outcome {
+fn run_operator(options: operator::RunOptions) -> Outcome {
+    start_logs();
+    // One TLS provider for everything in this process.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| "the TLS provider was installed twice")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok(runtime.block_on(operator::run(options))?)
+}
+
+/// JSON in a cluster, readable on a terminal.
+fn start_logs() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
@@ -57,9 +83,4 @@ fn serve<F: Future<Output = Outcome>>(command: impl FnOnce() -> F) -> Outcome {
     } else {
         logs.json().flatten_event(true).init();
     }
-    // One TLS provider for everything in this process.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_| "the TLS provider was installed twice")?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command())
 }

@@ -1,0 +1,238 @@
+//! Compiling a revision beside the live one, and putting it in its place.
+//!
+//! Every `.cdb` is renamed over the live file: running Postfix processes notice that, and do not notice a
+//! swapped directory or symlink (measured).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::command::{complaints, postfix_command, run};
+use super::edit;
+use super::mounted::Revision;
+use super::tables;
+
+/// What compiling all tables may take; a million entries take 3 s.
+const COMPILE: Duration = Duration::from_secs(60);
+
+/// What `postfix check` may take on an empty queue.
+const CHECK: Duration = Duration::from_secs(60);
+
+/// Where the pod has what. These are its own, whatever a revision's `main.cf` says.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The configuration directory of the running Postfix.
+    pub config: PathBuf,
+    /// Its `queue_directory`.
+    pub queue: PathBuf,
+    /// Its `data_directory`.
+    pub data: PathBuf,
+    /// The Maildirs (`virtual_mailbox_base`).
+    pub vmail: PathBuf,
+}
+
+/// Who can reach the running Postfix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// The agent alone.
+    Private,
+    /// Everybody.
+    Public,
+}
+
+/// Why a revision was not kept: the stage and the message of [`crate::revision::Rejected`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The step that failed.
+    pub stage: &'static str,
+    /// What Postfix said.
+    pub message: String,
+    /// Whether the same revision may pass later.
+    pub passing: bool,
+}
+
+impl Refusal {
+    /// A refusal for good.
+    pub fn new(stage: &'static str, message: impl ToString) -> Self {
+        Self { stage, message: message.to_string(), passing: false }
+    }
+}
+
+/// A revision that compiles and passes `postfix check`, beside the live one.
+#[derive(Debug)]
+pub struct Staged {
+    adding: Vec<(PathBuf, PathBuf)>,
+    removing: Vec<(PathBuf, PathBuf)>,
+    /// Whether `main.cf` or `master.cf` differ.
+    pub config_changed: bool,
+    /// Whether a table that says which domains are served differs.
+    pub domains_changed: bool,
+}
+
+/// Compiles what differs between `live` and `next`, and checks the configuration if it differs.
+pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) -> Result<Staged, Refusal> {
+    let staging = layout.config.join("staging");
+    let failed = |error: io::Error| Refusal {
+        passing: true,
+        ..Refusal::new("Compile", format!("{}: {error}", staging.display()))
+    };
+    remove(&staging).map_err(failed)?;
+    make_directory(&staging).map_err(failed)?;
+    write(&staging.join("main.cf"), &main_cf(layout, next, false, &staging)).map_err(failed)?;
+    write(&staging.join("master.cf"), next.file("master.cf")).map_err(failed)?;
+
+    let differs = |name: &str| live.is_none_or(|live| live.file(name) != next.file(name));
+    let config_changed = differs("main.cf") || differs("master.cf");
+    let mut staged =
+        Staged { adding: Vec::new(), removing: Vec::new(), config_changed, domains_changed: false };
+    let mut names: Vec<String> = next.tables().cloned().collect();
+    tables::order(&mut names);
+    for name in &names {
+        let old = live.and_then(|live| live.files.get(name));
+        let steps = tables::steps(old.map(String::as_str), next.file(name))
+            .map_err(|error| Refusal::new("Compile", format!("{name}: {error}")))?;
+        if tables::decides_domains(name) && (steps.adding.is_some() || steps.removing.is_some()) {
+            staged.domains_changed = true;
+        }
+        let live_file = layout.config.join("tables").join(format!("{name}.cdb"));
+        let phases = [
+            ("adding", steps.adding, &mut staged.adding),
+            ("removing", steps.removing, &mut staged.removing),
+        ];
+        for (phase, text, list) in phases {
+            let Some(text) = text else { continue };
+            make_directory(&staging.join(phase)).map_err(failed)?;
+            let source = staging.join(phase).join(name);
+            write(&source, &text).map_err(failed)?;
+            list.push((source, live_file.clone()));
+        }
+    }
+    staged.removing.reverse();
+    compile(&staging, staged.adding.iter().chain(&staged.removing).map(|(source, _)| source)).await?;
+    if config_changed {
+        check(&staging, next).await?;
+    }
+    Ok(staged)
+}
+
+/// One `postmap` for all of them. It says what is wrong on standard error and exits with 0 nevertheless.
+async fn compile(staging: &Path, sources: impl Iterator<Item = &PathBuf>) -> Result<(), Refusal> {
+    let sources: Vec<_> = sources.map(|source| format!("cdb:{}", source.display())).collect();
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let mut postmap = postfix_command("postmap", staging);
+    postmap.args(sources);
+    let output = run(postmap, "postmap", COMPILE).await.map_err(|e| Refusal::new("Compile", e))?;
+    let complaints = complaints(&output.stderr);
+    if output.status.success() && complaints.is_empty() {
+        return Ok(());
+    }
+    let message = if complaints.is_empty() { format!("postmap: {}", output.status) } else { complaints };
+    Err(Refusal::new("Compile", message))
+}
+
+/// `postfix check` against the staged files and a queue directory of their own.
+async fn check(staging: &Path, next: &Revision) -> Result<(), Refusal> {
+    if !edit::has_probe_listener(next.file("master.cf")) {
+        let probe = crate::postfix::main_cf::PROBE_LISTENER;
+        return Err(Refusal::new("Check", format!("master.cf has no listener {probe} for the proof")));
+    }
+    make_directory(&staging.join("queue")).map_err(|error| Refusal::new("Check", error))?;
+    let mut postfix = postfix_command("postfix", staging);
+    postfix.arg("check");
+    let output = run(postfix, "postfix check", CHECK).await.map_err(|e| Refusal::new("Check", e))?;
+    let complaints = complaints(&output.stderr);
+    if output.status.success() && complaints.is_empty() {
+        return Ok(());
+    }
+    let message = if complaints.is_empty() { output.stdout.trim().to_owned() } else { complaints };
+    Err(Refusal::new("Check", format!("postfix check: {message}")))
+}
+
+impl Staged {
+    /// Puts the additions in place, mailboxes first.
+    pub fn add(&self, layout: &Layout) -> io::Result<()> {
+        make_directory(&layout.config.join("tables"))?;
+        put(&self.adding)
+    }
+
+    /// Takes away what is gone, domains first.
+    pub fn remove(&self) -> io::Result<()> {
+        put(&self.removing)
+    }
+}
+
+fn put(files: &[(PathBuf, PathBuf)]) -> io::Result<()> {
+    for (source, live) in files {
+        let mut compiled = source.clone().into_os_string();
+        compiled.push(".cdb");
+        fs::rename(&compiled, live)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", live.display())))?;
+    }
+    Ok(())
+}
+
+/// Writes the live `main.cf` and `master.cf`. `mark` is what the proof's listener greets with.
+pub fn configure(
+    layout: &Layout,
+    revision: &Revision,
+    settling: bool,
+    listen: Listen,
+    mark: &str,
+) -> io::Result<()> {
+    let mut master = revision.file("master.cf").to_owned();
+    if listen == Listen::Private {
+        master = edit::without_public_listeners(&master);
+    }
+    replace(&layout.config.join("main.cf"), &main_cf(layout, revision, settling, &layout.config))?;
+    replace(&layout.config.join("master.cf"), &edit::mark_probe_listener(&master, mark))
+}
+
+/// `main.cf` with the pod's own directories; those of the queue are scratch while it is only checked.
+fn main_cf(layout: &Layout, revision: &Revision, settling: bool, config: &Path) -> String {
+    let live = config == layout.config;
+    let queue = if live { layout.queue.clone() } else { config.join("queue") };
+    let data = if live { layout.data.clone() } else { config.join("data") };
+    let mut parameters = vec![
+        ("queue_directory", queue.display().to_string()),
+        ("data_directory", data.display().to_string()),
+        ("virtual_mailbox_base", layout.vmail.display().to_string()),
+    ];
+    if settling {
+        parameters.extend(edit::SETTLE.map(|(name, value)| (name, value.to_owned())));
+    }
+    edit::set_parameters(revision.file("main.cf"), &parameters)
+}
+
+/// Begins with an empty configuration directory: what an earlier container left there is of no use.
+pub fn clear(layout: &Layout) -> io::Result<()> {
+    fs::create_dir_all(&layout.config)?;
+    for name in ["tables", "staging", "main.cf", "master.cf"] {
+        remove(&layout.config.join(name))?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let next = path.with_extension("next");
+    write(&next, text)?;
+    fs::rename(next, path)
+}

@@ -1,0 +1,481 @@
+//! The agent's loop: keeps Postfix on the newest revision that holds what it promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::install::{self, Layout, Listen, Refusal};
+use super::mounted::{self, ReadError, Revision};
+use super::postfix::Postfix;
+use super::proof::{self, Asked, Judgement, Relay};
+use super::report::{Counters, Pulse};
+use super::saved::Saved;
+use super::{AgentError, AgentOptions, spool, tables};
+use crate::postfix::main_cf::PROBE_LISTENER;
+use crate::revision::{DomainLine, DomainProof, DomainState, Index, Rejected, Report};
+
+/// How often the mounted directory is looked at without being told.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often domains that failed are asked about again.
+const RETRY: Duration = Duration::from_secs(3);
+/// How often all domains are asked about again.
+const REPROVE: Duration = Duration::from_secs(300);
+/// How long answers that say "not now" are tried again before they count.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What Postfix gets to serve a new configuration.
+const READY: Duration = Duration::from_secs(20);
+/// When a revision that was refused for a passing reason is tried again.
+const AGAIN: Duration = Duration::from_secs(15);
+/// What the loop may take for one turn, the check of a long queue included.
+const TURN: Duration = Duration::from_secs(900);
+
+/// See the module.
+pub struct Keeper {
+    layout: Layout,
+    revision_dir: PathBuf,
+    public: &'static str,
+    postfix: Postfix,
+    saved: Saved,
+    /// The saved revision, until something is live.
+    fallback: Option<Revision>,
+    /// The last configuration that was proved, here or before a restart.
+    proved_config: Option<(String, String)>,
+    live: Option<Revision>,
+    unsaved: bool,
+    /// The text of the index that was dealt with last.
+    seen: String,
+    /// What was refused, and when it may be tried again.
+    refused: Option<(Index, Option<Instant>)>,
+    rejected: Option<Rejected>,
+    complaint: String,
+    proofs: BTreeMap<String, DomainProof>,
+    settle: Settle,
+    generation: u64,
+    next_retry: Instant,
+    next_reprove: Instant,
+    report: Arc<watch::Sender<Report>>,
+    draining: watch::Sender<BTreeSet<String>>,
+    pulse: Pulse,
+    counters: Arc<Counters>,
+}
+
+/// Whether what is missing gets a temporary answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settle {
+    /// From the first revision on, for this long.
+    Pending(Duration),
+    /// Until then.
+    Until(Instant),
+    /// No more.
+    Over,
+}
+
+impl Keeper {
+    /// Prepares the directories and reads the last good revision; nothing runs yet.
+    pub fn new(
+        options: &AgentOptions,
+        report: Arc<watch::Sender<Report>>,
+        draining: watch::Sender<BTreeSet<String>>,
+        pulse: Pulse,
+        counters: Arc<Counters>,
+        public: &'static str,
+    ) -> Result<Self, AgentError> {
+        let layout = Layout {
+            config: options.config_dir.clone(),
+            queue: options.spool_dir.join("postfix"),
+            data: options.data_dir.clone(),
+            vmail: options.vmail_dir.clone(),
+        };
+        install::clear(&layout).and_then(|()| spool::prepare(&layout)).map_err(AgentError::Prepare)?;
+        let saved = Saved::new(options.spool_dir.join("last-good"));
+        let fallback = saved.load();
+        match &fallback {
+            Ok(revision) => {
+                tracing::info!(revision = revision.index.revision, "there is a last good revision")
+            }
+            Err(error) => tracing::info!("there is no last good revision: {error}"),
+        }
+        let fallback = fallback.ok();
+        let settle = match (&fallback, options.settle_seconds) {
+            (None, seconds) if seconds > 0 => Settle::Pending(Duration::from_secs(seconds)),
+            _ => Settle::Over,
+        };
+        let config = |r: &Revision| (r.file("main.cf").to_owned(), r.file("master.cf").to_owned());
+        let now = Instant::now();
+        Ok(Self {
+            postfix: Postfix::new(&layout.config),
+            layout,
+            revision_dir: options.revision_dir.clone(),
+            public,
+            saved,
+            proved_config: fallback.as_ref().map(config),
+            fallback,
+            live: None,
+            unsaved: false,
+            seen: String::new(),
+            refused: None,
+            rejected: None,
+            complaint: String::new(),
+            proofs: BTreeMap::new(),
+            settle,
+            generation: 0,
+            next_retry: now,
+            next_reprove: now,
+            report,
+            draining,
+            pulse,
+            counters,
+        })
+    }
+
+    /// Keeps Postfix on the newest good revision, until something is wrong beyond repair.
+    pub async fn run(&mut self, changed: Arc<Notify>) -> Result<(), AgentError> {
+        loop {
+            self.pulse.allow(TURN);
+            self.look().await?;
+            self.maintain().await?;
+            self.pulse.allow(Duration::from_secs(60));
+            tokio::select! {
+                how = self.postfix.ended() => return Err(AgentError::PostfixEnded(how)),
+                () = changed.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Stops Postfix, and saves what is live.
+    pub async fn stop(&mut self, patience: Duration) {
+        self.postfix.stop(patience).await;
+        self.save();
+    }
+
+    /// Reads what is mounted and installs it if it is new; falls back to what was saved while nothing is live.
+    async fn look(&mut self) -> Result<(), AgentError> {
+        match self.mounted() {
+            Ok(None) => {}
+            Ok(Some(revision)) => self.consider(revision).await?,
+            Err(error) => self.cannot_read(&error),
+        }
+        if self.live.is_none()
+            && let Some(revision) = self.fallback.take()
+        {
+            tracing::info!(revision = revision.index.revision, "starting from the last good revision");
+            self.install(revision).await?;
+        }
+        Ok(())
+    }
+
+    /// The mounted revision, unless it was dealt with.
+    fn mounted(&mut self) -> Result<Option<Revision>, ReadError> {
+        let text = mounted::index_text(&self.revision_dir)?;
+        let again = matches!(&self.refused, Some((_, Some(when))) if *when <= Instant::now());
+        if text == self.seen && !again {
+            return Ok(None);
+        }
+        let revision = mounted::read(&self.revision_dir, &text)?;
+        self.seen = text;
+        Ok(Some(revision))
+    }
+
+    async fn consider(&mut self, revision: Revision) -> Result<(), AgentError> {
+        self.complaint.clear();
+        let again = |when: &Option<Instant>| when.is_some_and(|when| when <= Instant::now());
+        if self.refused.as_ref().is_some_and(|(index, when)| *index == revision.index && !again(when)) {
+            return Ok(());
+        }
+        self.refused = None;
+        self.rejected = None;
+        if self.live.as_ref().is_some_and(|live| live.index == revision.index) {
+            self.publish();
+            return Ok(());
+        }
+        self.install(revision).await
+    }
+
+    /// A volume in the middle of an update is the normal case; it is said once.
+    fn cannot_read(&mut self, error: &ReadError) {
+        self.seen.clear();
+        let message = error.to_string();
+        if message == self.complaint {
+            return;
+        }
+        tracing::info!("the mounted revision is not installed: {message}");
+        self.complaint.clone_from(&message);
+        if let ReadError::Format { revision, .. } | ReadError::Unusable { revision, .. } = error {
+            self.rejected = Some(Rejected { revision: revision.clone(), stage: "Format".into(), message });
+            self.counters.rejections.fetch_add(1, Ordering::Relaxed);
+            self.publish();
+        }
+    }
+
+    async fn install(&mut self, next: Revision) -> Result<(), AgentError> {
+        let before = self.live.take();
+        let started = Instant::now();
+        let result = match install::stage(&self.layout, before.as_ref(), &next).await {
+            Ok(staged) => match self.switch(before.as_ref(), &next, &staged).await {
+                Ok(()) => Ok(staged.config_changed),
+                Err(refusal) => {
+                    self.roll_back(before.as_ref()).await?;
+                    Err(refusal)
+                }
+            },
+            Err(refusal) => Err(refusal),
+        };
+        let config_changed = match result {
+            Ok(changed) => changed,
+            Err(refusal) => {
+                self.live = before;
+                self.refuse(&next, refusal);
+                return Ok(());
+            }
+        };
+        self.proved_config = Some((next.file("main.cf").to_owned(), next.file("master.cf").to_owned()));
+        if let Settle::Pending(time) = self.settle {
+            self.settle = Settle::Until(Instant::now() + time);
+        }
+        let before = before.iter().filter(|_| !config_changed).flat_map(|before| &before.domains);
+        let known: BTreeMap<_, _> = before.map(|line| (&line.domain, line)).collect();
+        let changed = |line: &&DomainLine| known.get(&line.domain) != Some(line);
+        let asked = next.domains.iter().filter(changed).cloned().collect();
+        let all: BTreeSet<_> = next.domains.iter().map(|line| &line.domain).collect();
+        self.proofs.retain(|domain, _| all.contains(domain));
+        if config_changed {
+            self.next_reprove = Instant::now() + REPROVE;
+        }
+        let revision = next.index.revision.clone();
+        self.live = Some(next);
+        self.fallback = None;
+        self.unsaved = true;
+        self.prove(asked, PATIENCE).await;
+        self.counters.installs.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(revision, milliseconds = started.elapsed().as_millis() as u64, "live");
+        self.publish();
+        Ok(())
+    }
+
+    fn refuse(&mut self, revision: &Revision, refusal: Refusal) {
+        let Refusal { stage, message, passing } = refusal;
+        let name = revision.index.revision.clone();
+        tracing::error!(revision = name, stage, "refused: {message}");
+        self.refused = Some((revision.index.clone(), passing.then(|| Instant::now() + AGAIN)));
+        self.rejected = Some(Rejected { revision: name, stage: stage.into(), message });
+        self.counters.rejections.fetch_add(1, Ordering::Relaxed);
+        self.publish();
+    }
+
+    /// Puts a staged revision into place.
+    ///
+    /// A new `main.cf` or `master.cf` is read by every process that starts from then on, so the public port
+    /// is closed before it is there, and opened when the answer to a stranger's question is no. Tables
+    /// alone cannot open a relay: they name each domain.
+    async fn switch(
+        &mut self,
+        before: Option<&Revision>,
+        next: &Revision,
+        staged: &install::Staged,
+    ) -> Result<(), Refusal> {
+        let start = |error: &dyn std::fmt::Display| Refusal { passing: true, ..Refusal::new("Start", error) };
+        if !staged.config_changed {
+            staged.add(&self.layout).and_then(|()| staged.remove()).map_err(|error| start(&error))?;
+            if staged.domains_changed {
+                self.reload(next, Listen::Public).await?;
+            }
+            return self.stranger(next, PROBE_LISTENER).await;
+        }
+        if let Some(before) = before {
+            self.reload(before, Listen::Private).await?;
+        }
+        staged.add(&self.layout).and_then(|()| staged.remove()).map_err(|error| start(&error))?;
+        if self.postfix.is_running() {
+            self.reload(next, Listen::Private).await?;
+        } else {
+            let mark = self.configure(next, Listen::Private)?;
+            self.postfix.start().await.map_err(|error| start(&error))?;
+            self.wait_for(&mark).await?;
+        }
+        self.stranger(next, PROBE_LISTENER).await?;
+        self.reload(next, Listen::Public).await?;
+        proof::answers(self.public).await.map_err(|error| start(&error))?;
+        self.stranger(next, self.public).await
+    }
+
+    /// Asks as a stranger until there is an answer that counts.
+    async fn stranger(&self, next: &Revision, address: &str) -> Result<(), Refusal> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = proof::ask_relay(address, self.settling()).await;
+            let refusal = match answer {
+                Relay::Refused => return Ok(()),
+                Relay::Open(said) => return Err(Refusal::new("Relay", said)),
+                Relay::Broken(said) => Refusal::new("Check", said),
+                Relay::NotNow(said) => Refusal { passing: true, ..Refusal::new("Start", said) },
+            };
+            if Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+            // A full queue or a crowd at the door must not keep a configuration out that was good before:
+            // the queue would never be delivered.
+            let known = self.proved_config.as_ref().is_some_and(|(main, master)| {
+                main == next.file("main.cf") && master == next.file("master.cf")
+            });
+            if refusal.passing && (known || address == self.public) {
+                tracing::warn!(
+                    "nobody can tell now whether this relays, it did not before: {}",
+                    refusal.message
+                );
+                return Ok(());
+            }
+            return Err(refusal);
+        }
+    }
+
+    /// Brings back what was live; without anything, Postfix stops and port 25 is closed.
+    async fn roll_back(&mut self, before: Option<&Revision>) -> Result<(), AgentError> {
+        let failed = |message: String| AgentError::RollBack(message);
+        let Some(before) = before else {
+            self.postfix.stop(super::STOP).await;
+            return install::clear(&self.layout).map_err(|error| failed(error.to_string()));
+        };
+        let staged = install::stage(&self.layout, None, before).await.map_err(|r| failed(r.message))?;
+        staged.add(&self.layout).map_err(|error| failed(error.to_string()))?;
+        if self.postfix.is_running() {
+            return self.reload(before, Listen::Public).await.map_err(|refusal| failed(refusal.message));
+        }
+        let mark = self.configure(before, Listen::Public).map_err(|refusal| failed(refusal.message))?;
+        self.postfix.start().await.map_err(|error| failed(error.to_string()))?;
+        self.wait_for(&mark).await.map_err(|refusal| failed(refusal.message))
+    }
+
+    /// Configures and reloads Postfix, and waits until it serves just this.
+    async fn reload(&mut self, revision: &Revision, listen: Listen) -> Result<(), Refusal> {
+        let mark = self.configure(revision, listen)?;
+        self.postfix.reload().map_err(|error| Refusal::new("Start", error))?;
+        self.counters.reloads.fetch_add(1, Ordering::Relaxed);
+        self.wait_for(&mark).await
+    }
+
+    fn configure(&mut self, revision: &Revision, listen: Listen) -> Result<String, Refusal> {
+        self.generation += 1;
+        let mark = format!("vmail-probe-{}", self.generation);
+        let written = install::configure(&self.layout, revision, self.settling(), listen, &mark);
+        written.map_err(|error| Refusal { passing: true, ..Refusal::new("Start", error) })?;
+        Ok(mark)
+    }
+
+    async fn wait_for(&self, mark: &str) -> Result<(), Refusal> {
+        tokio::select! {
+            how = self.postfix.ended() => {
+                Err(Refusal::new("Start", format!("the Postfix master process ended ({how}); its log says why")))
+            }
+            served = proof::wait_for_mark(PROBE_LISTENER, mark, READY) => {
+                served.map_err(|message| Refusal::new("Start", message))
+            }
+        }
+    }
+
+    fn settling(&self) -> bool {
+        self.settle != Settle::Over
+    }
+
+    /// Asks about these domains until each has an answer that counts, or time is up.
+    async fn prove(&mut self, mut lines: Vec<DomainLine>, patience: Duration) {
+        let Some(live) = &self.live else { return };
+        let deadline = Instant::now() + patience;
+        while !lines.is_empty() {
+            let asked: Vec<_> = lines
+                .iter()
+                .map(|line| Asked {
+                    line: line.clone(),
+                    catch_all: tables::has_catch_all(&live.files, &line.domain),
+                })
+                .collect();
+            let judgements = proof::ask_domains(PROBE_LISTENER, self.settling(), &asked).await;
+            self.counters.proofs.fetch_add(asked.len() as u64, Ordering::Relaxed);
+            let last = Instant::now() >= deadline;
+            lines.retain(|line| {
+                let (accepted, message) = match judgements.get(&line.domain) {
+                    Some(Judgement::Proved) => (true, String::new()),
+                    Some(Judgement::Failed(message)) => (false, message.clone()),
+                    Some(Judgement::NotNow(message)) if last => (false, message.clone()),
+                    _ => return !last,
+                };
+                let certain = accepted || matches!(judgements.get(&line.domain), Some(Judgement::Failed(_)));
+                let same = |proof: &DomainProof| proof.hash == line.hash && proof.accepted;
+                // Not knowing is no reason to take back what was proved of the same lines.
+                if certain || !self.proofs.get(&line.domain).is_some_and(same) {
+                    let proof = DomainProof { hash: line.hash.clone(), accepted, message };
+                    self.proofs.insert(line.domain.clone(), proof);
+                }
+                false
+            });
+            if !lines.is_empty() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    /// What has its own time: the end of settling, failed domains, all domains, and the saved copy.
+    async fn maintain(&mut self) -> Result<(), AgentError> {
+        let Some(live) = self.live.clone() else { return Ok(()) };
+        let now = Instant::now();
+        let mut reprove = now >= self.next_reprove;
+        if matches!(self.settle, Settle::Until(end) if end <= now) {
+            tracing::info!("settled: what is missing is refused for good from now on");
+            self.settle = Settle::Over;
+            let done = self.reload(&live, Listen::Public).await;
+            done.map_err(|refusal| AgentError::RollBack(refusal.message))?;
+            reprove = true;
+        }
+        if reprove {
+            self.next_reprove = now + REPROVE;
+            if let Relay::Open(said) = proof::ask_relay(PROBE_LISTENER, self.settling()).await {
+                return Err(AgentError::Relays(said));
+            }
+        }
+        if reprove || now >= self.next_retry {
+            self.next_retry = now + RETRY;
+            let failed = |line: &&DomainLine| !self.proofs.get(&line.domain).is_some_and(|p| p.accepted);
+            let lines = live.domains.iter().filter(|line| reprove || failed(line)).cloned().collect();
+            self.prove(lines, Duration::ZERO).await;
+            self.publish();
+        }
+        self.save();
+        Ok(())
+    }
+
+    fn save(&mut self) {
+        if let Some(live) = self.live.as_ref().filter(|_| self.unsaved) {
+            match self.saved.save(live) {
+                Ok(()) => self.unsaved = false,
+                Err(error) => tracing::warn!("the last good revision cannot be saved on the spool: {error}"),
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let draining = |live: &Revision| {
+            let lines = live.domains.iter().filter(|line| line.state == DomainState::Draining);
+            lines.map(|line| line.domain.clone()).collect::<BTreeSet<_>>()
+        };
+        let draining = self.live.as_ref().map(draining).unwrap_or_default();
+        self.draining.send_if_modified(|known| {
+            let differs = *known != draining;
+            *known = draining;
+            differs
+        });
+        self.report.send_if_modified(|report| {
+            let before = report.clone();
+            report.cell = self.live.as_ref().map(|live| live.index.cell.clone()).unwrap_or_default();
+            report.revision = self.live.as_ref().map(|live| live.index.revision.clone());
+            report.rejected.clone_from(&self.rejected);
+            report.domains.clone_from(&self.proofs);
+            *report != before
+        });
+    }
+}

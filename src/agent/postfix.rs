@@ -1,0 +1,131 @@
+//! The running Postfix: its master(8) as a child, so that its end is noticed at once.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use super::command::{self, CommandError, postfix_command};
+use super::init::in_words;
+
+/// postsuper(1) renames queue files whose name does not fit their inode, as they are after a restore from
+/// a backup; it walks the whole queue.
+const QUEUE_CHECK: Duration = Duration::from_secs(600);
+
+/// Any other short command.
+const SHORT: Duration = Duration::from_secs(30);
+
+/// Postfix with one configuration directory.
+#[derive(Debug)]
+pub struct Postfix {
+    config: PathBuf,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    master: Pid,
+    ended: watch::Receiver<Option<String>>,
+}
+
+/// Why Postfix does not run as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum PostfixError {
+    /// A command of Postfix's failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The master process did not take a signal.
+    #[error("cannot signal the Postfix master process {pid}: {error}")]
+    Signal {
+        /// The process.
+        pid: Pid,
+        /// The operating system's error.
+        error: nix::errno::Errno,
+    },
+    /// It is not running.
+    #[error("Postfix is not running; its log, above, says why")]
+    NotRunning,
+}
+
+impl Postfix {
+    /// Postfix, not running yet, with the configuration in `config`.
+    pub fn new(config: &Path) -> Self {
+        Self { config: config.to_owned(), running: None }
+    }
+
+    /// Whether the master process is there.
+    pub fn is_running(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.ended.borrow().is_none())
+    }
+
+    /// Starts it, once its queue is in order. It logs to our standard output.
+    pub async fn start(&mut self) -> Result<(), PostfixError> {
+        let daemons = self.setting("daemon_directory").await?;
+        let commands = self.setting("command_directory").await?;
+        let check = postfix_command(Path::new(&commands).join("postsuper"), &self.config);
+        command::succeed(check, "postsuper", QUEUE_CHECK).await?;
+        let mut master: Command = postfix_command(Path::new(&daemons).join("master"), &self.config);
+        master.arg("-s").stdin(Stdio::null()).kill_on_drop(true);
+        let program = "the Postfix master process";
+        let mut child =
+            master.spawn().map_err(|error| CommandError::Spawn { program: program.into(), error })?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).ok_or(PostfixError::NotRunning)?;
+        let (tell, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            let how = match child.wait().await {
+                Ok(status) => in_words(status),
+                Err(error) => error.to_string(),
+            };
+            tell.send_replace(Some(how));
+        });
+        self.running = Some(Running { master: Pid::from_raw(pid), ended });
+        Ok(())
+    }
+
+    /// Has Postfix read its configuration again, as `postfix reload` does: processes finish what they are
+    /// at and are replaced (master(8), SIGHUP). Returns at once.
+    pub fn reload(&self) -> Result<(), PostfixError> {
+        self.signal(Signal::SIGHUP)
+    }
+
+    /// Stops Postfix in an orderly way (`postfix stop` sends the same signal), or by force after `patience`.
+    pub async fn stop(&mut self, patience: Duration) {
+        let Some(mut running) = self.running.take() else { return };
+        let _ = kill(running.master, Signal::SIGTERM);
+        let ended = running.ended.wait_for(Option::is_some);
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!("Postfix did not stop within {} s and is killed", patience.as_secs());
+            let _ = killpg(running.master, Signal::SIGKILL);
+            let _ = kill(running.master, Signal::SIGKILL);
+            let _ = tokio::time::timeout(SHORT, running.ended.wait_for(Option::is_some)).await;
+        }
+    }
+
+    /// Waits until a running master process ends by itself, and says how. Never, while there is none.
+    pub async fn ended(&self) -> String {
+        let Some(running) = &self.running else { return std::future::pending().await };
+        let mut ended = running.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(how) => how.clone().unwrap_or_default(),
+            Err(_) => "for a reason that nobody saw".into(),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), PostfixError> {
+        if !self.is_running() {
+            return Err(PostfixError::NotRunning);
+        }
+        let pid = self.running.as_ref().map(|running| running.master).ok_or(PostfixError::NotRunning)?;
+        kill(pid, signal).map_err(|error| PostfixError::Signal { pid, error })
+    }
+
+    async fn setting(&self, name: &str) -> Result<String, CommandError> {
+        let mut postconf = postfix_command("postconf", &self.config);
+        postconf.args(["-h", name]);
+        Ok(command::succeed(postconf, "postconf", SHORT).await?.stdout.trim().to_owned())
+    }
+}

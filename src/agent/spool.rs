@@ -1,0 +1,68 @@
+//! The directories that Postfix wants on a volume that may be new, or that kubelet has given to a group.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+
+use nix::unistd::{Group, User};
+
+use super::install::Layout;
+
+/// Below `queue_directory`, as in Postfix's own list of files: owner, group and mode matter, since the
+/// programs that hand in mail run with the group `postdrop`.
+const DIRECTORIES: [(&str, Owner, u32); 14] = [
+    ("active", Owner::Postfix, 0o700),
+    ("bounce", Owner::Postfix, 0o700),
+    ("corrupt", Owner::Postfix, 0o700),
+    ("defer", Owner::Postfix, 0o700),
+    ("deferred", Owner::Postfix, 0o700),
+    ("flush", Owner::Postfix, 0o700),
+    ("hold", Owner::Postfix, 0o700),
+    ("incoming", Owner::Postfix, 0o700),
+    ("private", Owner::Postfix, 0o700),
+    ("maildrop", Owner::Drop, 0o730),
+    ("public", Owner::Drop, 0o710),
+    ("pid", Owner::Root, 0o755),
+    ("saved", Owner::Postfix, 0o700),
+    ("trace", Owner::Postfix, 0o700),
+];
+
+#[derive(Clone, Copy)]
+enum Owner {
+    Root,
+    Postfix,
+    Drop,
+}
+
+/// Makes the queue and data directories, with the owners and modes that Postfix wants. Only the directories
+/// themselves are touched: a long queue is not walked.
+pub fn prepare(layout: &Layout) -> io::Result<()> {
+    let missing = |what: &str| io::Error::other(format!("there is no {what} in this image"));
+    let user = User::from_name("postfix")?.ok_or_else(|| missing("user postfix"))?;
+    let drop = Group::from_name("postdrop")?.ok_or_else(|| missing("group postdrop"))?;
+    let (postfix, group, drop) = (user.uid.as_raw(), user.gid.as_raw(), drop.gid.as_raw());
+    settle(&layout.queue, 0, 0, 0o755)?;
+    for (name, owner, mode) in DIRECTORIES {
+        let (uid, gid) = match owner {
+            Owner::Root => (0, 0),
+            Owner::Postfix => (postfix, 0),
+            Owner::Drop => (postfix, drop),
+        };
+        settle(&layout.queue.join(name), uid, gid, mode)?;
+    }
+    settle(&layout.data, postfix, group, 0o700)
+}
+
+fn settle(path: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    fs::create_dir_all(path).map_err(named)?;
+    let found = fs::metadata(path).map_err(named)?;
+    if (found.uid(), found.gid()) != (uid, gid) {
+        chown(path, Some(uid), Some(gid)).map_err(named)?;
+    }
+    if found.mode() & 0o7777 != mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(named)?;
+    }
+    Ok(())
+}
