@@ -17,6 +17,11 @@ use nix::unistd::Pid;
 /// To be called before any thread is started, since it decides which signals the process takes.
 pub fn become_init() -> Option<ExitCode> {
     if std::process::id() != 1 {
+        // The mask of process 1 is inherited by the agent, and would be by Postfix: a master(8) that never
+        // hears that a process of its own has ended stands still.
+        if let Err(error) = SigSet::empty().thread_set_mask() {
+            eprintln!("cannot unblock signals: {error}");
+        }
         return None;
     }
     Some(supervise().unwrap_or_else(|message| {
