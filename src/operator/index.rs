@@ -83,6 +83,8 @@ pub struct Index {
     /// A record that cannot be read: nothing may be concluded from its absence.
     unreadable_records: BTreeSet<String>,
     lists: Lists,
+    /// The namespace of the ConfigMaps: that of the installation.
+    namespace: String,
 }
 
 /// Which lists have come in completely, and which objects the list under way has named so far.
@@ -98,6 +100,11 @@ const ALIASES: usize = 2;
 const CONFIG_MAPS: usize = 3;
 
 impl Index {
+    /// An index of which nothing was seen yet, of the installation in `namespace`.
+    pub fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..Self::default() }
+    }
+
     /// Whether all kinds and the records have listed: before that, what is missing may only be unseen.
     pub fn complete(&self) -> bool {
         self.lists.complete.iter().all(|complete| *complete) && self.unreadable_records.is_empty()
@@ -176,7 +183,7 @@ impl Index {
     }
 
     fn ids(&self, list: usize) -> Vec<ObjectId> {
-        let config_map = |name: String| ObjectId { namespace: String::new(), name };
+        let config_map = |name: String| ObjectId { namespace: self.namespace.clone(), name };
         match list {
             DOMAINS => self.objects.domains.keys().cloned().collect(),
             MAILBOXES => self.objects.mailboxes.keys().cloned().collect(),
@@ -358,5 +365,62 @@ fn pod_seen(pod: &Pod) -> PodSeen {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         ip: status.and_then(|status| status.pod_ip.clone()),
         waiting: waiting.map(|text| text.trim_end().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::MailDomainSpec;
+
+    fn listed(index: &mut Index, maps: Vec<ConfigMap>) {
+        index.see(Seen::ConfigMap(Event::Init));
+        for map in maps {
+            index.see(Seen::ConfigMap(Event::InitApply(map)));
+        }
+        index.see(Seen::ConfigMap(Event::InitDone));
+    }
+
+    fn record(domain: &str, version: &str) -> ConfigMap {
+        let spec: MailDomainSpec = serde_yaml::from_str(&format!("domain: {domain}")).expect("valid");
+        let record = Record::new(domain, "mail", spec);
+        let mut map = objects::record_config_map("vmail", &record, Some(version), false).expect("valid");
+        map.metadata.namespace = Some("mail".to_owned());
+        map
+    }
+
+    #[test]
+    fn a_list_is_what_is_there() {
+        let mut index = Index::new("mail");
+        listed(&mut index, vec![record("example.org", "5"), record("example.net", "6")]);
+        assert!(index.records.keys().eq(["example.net", "example.org"]));
+        listed(&mut index, vec![record("example.org", "5")]);
+        assert!(index.records.keys().eq(["example.org"]), "what a later list does not name is gone");
+    }
+
+    #[test]
+    fn a_late_echo_changes_nothing() {
+        let mut index = Index::new("mail");
+        listed(&mut index, vec![record("example.org", "5")]);
+        index.apply_config_map(record("example.org", "7"));
+        index.see(Seen::ConfigMap(Event::Apply(record("example.org", "6"))));
+        assert_eq!(index.records["example.org"].resource_version, "7");
+    }
+
+    #[test]
+    fn nothing_is_complete_before_every_list_and_readable_records() {
+        let mut index = Index::new("mail");
+        listed(&mut index, vec![]);
+        index.see(Seen::Domain(Event::InitDone));
+        index.see(Seen::Mailbox(Event::InitDone));
+        assert!(!index.complete());
+        index.see(Seen::Alias(Event::InitDone));
+        assert!(index.complete());
+        let mut broken = record("example.org", "9");
+        broken.data = None;
+        index.see(Seen::ConfigMap(Event::Apply(broken.clone())));
+        assert!(!index.complete(), "a record that cannot be read may hold anything");
+        index.see(Seen::ConfigMap(Event::Delete(broken)));
+        assert!(index.complete());
     }
 }

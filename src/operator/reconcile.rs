@@ -102,7 +102,7 @@ impl Reconciler {
         let cells = config.cells.iter().map(|(name, cell)| (name.clone(), Cell::new(name, cell))).collect();
         Self {
             namespace: namespace.to_owned(),
-            index: Index::default(),
+            index: Index::new(namespace),
             cells,
             desk: Desk::default(),
             statuses: StatusWriter::new(writer.clone(), to_self.clone()),

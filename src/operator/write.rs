@@ -37,7 +37,7 @@ pub enum WriteError {
         what: String,
     },
     /// A refusal.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", sentence(source))]
     Api {
         /// What was to be written.
         what: String,
@@ -52,6 +52,14 @@ pub enum WriteError {
         /// Why.
         message: String,
     },
+}
+
+/// What the API server said, without the structure around it.
+fn sentence(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl WriteError {
