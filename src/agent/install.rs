@@ -112,7 +112,7 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
     staged.removing.reverse();
     compile(&staging, staged.adding.iter().chain(&staged.removing).map(|(source, _)| source)).await?;
     if config_changed {
-        check(&staging, next).await?;
+        check(layout, &staging, next).await?;
     }
     Ok(staged)
 }
@@ -134,13 +134,18 @@ async fn compile(staging: &Path, sources: impl Iterator<Item = &PathBuf>) -> Res
     Err(Refusal::new("Compile", message))
 }
 
+/// Queue and data directories for checking; not below the configuration, where all belongs to root.
+fn scratch(layout: &Layout) -> PathBuf {
+    layout.config.with_extension("check")
+}
+
 /// `postfix check` against the staged files and a queue directory of their own.
-async fn check(staging: &Path, next: &Revision) -> Result<(), Refusal> {
+async fn check(layout: &Layout, staging: &Path, next: &Revision) -> Result<(), Refusal> {
     if !edit::has_probe_listener(next.file("master.cf")) {
         let probe = crate::postfix::main_cf::PROBE_LISTENER;
         return Err(Refusal::new("Check", format!("master.cf has no listener {probe} for the proof")));
     }
-    make_directory(&staging.join("queue")).map_err(|error| Refusal::new("Check", error))?;
+    make_directory(&scratch(layout).join("queue")).map_err(|error| Refusal::new("Check", error))?;
     let mut postfix = postfix_command("postfix", staging);
     postfix.arg("check");
     let output = run(postfix, "postfix check", CHECK).await.map_err(|e| Refusal::new("Check", e))?;
@@ -194,8 +199,8 @@ pub fn configure(
 /// `main.cf` with the pod's own directories; those of the queue are scratch while it is only checked.
 fn main_cf(layout: &Layout, revision: &Revision, settling: bool, config: &Path) -> String {
     let live = config == layout.config;
-    let queue = if live { layout.queue.clone() } else { config.join("queue") };
-    let data = if live { layout.data.clone() } else { config.join("data") };
+    let queue = if live { layout.queue.clone() } else { scratch(layout).join("queue") };
+    let data = if live { layout.data.clone() } else { scratch(layout).join("data") };
     let mut parameters = vec![
         ("queue_directory", queue.display().to_string()),
         ("data_directory", data.display().to_string()),

@@ -1,0 +1,125 @@
+# The images: built with buildah from images/Containerfile, loaded into the cluster's containerd.
+# shellcheck shell=bash
+
+# A store of our own: the images and containers of the machine's user are not ours to see or to prune.
+in_store() {
+    BUILDAH_ISOLATION=chroot buildah --root "$CACHE/images/store" --runroot "$CACHE/images/run" "$@"
+}
+
+base_image() { echo "localhost/vmail-base:$(basename "$(base_dir)")"; }
+
+# Brings the base into the store, once.
+ensure_base_image() {
+    local container
+    make_cached "$(base_dir)" make_base
+    in_store inspect --type image "$(base_image)" >/dev/null 2>&1 && return 0
+    say "storing the base image"
+    container=$(in_store from scratch)
+    in_store add -q "$container" "$(base_dir)/base.tar" / >/dev/null
+    in_store config --cmd /bin/sh "$container"
+    in_store commit -q "$container" "$(base_image)" >/dev/null
+    in_store rm "$container" >/dev/null
+}
+
+# build_target TARGET TAG CONTEXT
+build_target() {
+    local log=$CACHE/images/$1.log
+    in_store build --layers -f "$IMAGES/Containerfile" --target "$1" --build-arg "BASE=$(base_image)" \
+        --build-arg BINARY=prebuilt -t "$2" "$3" >"$log" 2>&1 && return 0
+    tail -n 25 "$log" >&2
+    die "the image target '$1' could not be built; the log is $log"
+}
+
+rootfs_dir() { echo "$CACHE/rootfs-$(key "$IMAGES/Containerfile" -- "$(base_dir)")"; }
+
+make_rootfs() {
+    local container
+    mkdir -p "$CACHE/images" "$1/context" "$1/rootfs"
+    ensure_base_image
+    say "building the Postfix image without the project's binary"
+    build_target postfix-base localhost/vmail-postfix-base:dev "$1/context"
+    container=$(in_store from localhost/vmail-postfix-base:dev)
+    cp -a "$(in_store mount "$container")/." "$1/rootfs/"
+    in_store rm "$container" >/dev/null
+    rmdir "$1/context"
+}
+
+# Prints nothing but the path, for `lowerdir=$(tests/cluster/cluster rootfs)`.
+cmd_rootfs() {
+    need buildah
+    make_cached "$(rootfs_dir)" make_rootfs
+    echo "$(rootfs_dir)/rootfs"
+}
+
+image_name() {
+    case $1 in
+        operator) echo localhost/vmail-operator:dev ;;
+        postfix) echo localhost/vmail-operator-postfix:dev ;;
+    esac
+}
+
+# make_images DIRECTORY BINARY
+make_images() {
+    local target name
+    mkdir -p "$CACHE/images" "$1/context"
+    ensure_base_image
+    cp "$2" "$1/context/vmail-operator"
+    for target in operator postfix; do
+        name=$(image_name "$target")
+        say "building $name"
+        build_target "$target" "$name" "$1/context"
+        in_store push -q "$name" "oci-archive:$1/$target.tar:$name" >/dev/null
+    done
+    rm -rf "$1/context"
+}
+
+cmd_images() {
+    local binary=${1:-} id dir target
+    [[ -n $binary ]] || die "which binary? Usage: cluster images BINARY [--name NAME]"
+    [[ -f $binary && -x $binary ]] || die "'$binary' is not a program; build it first (cargo build --release)"
+    need buildah
+    id=$(key "$binary" "$IMAGES/Containerfile" -- "$(base_dir)")
+    dir=$CACHE/program-images-$id
+    make_cached "$dir" make_images "$binary"
+    touch "$dir"
+    forget_old_images
+    if ! is_up; then
+        # shellcheck disable=SC2153 # set by the main script
+        say "the images are built; the cluster '$NAME' is not up, so they are not loaded"
+        return 0
+    fi
+    if [[ $(cat "$STATE/images" 2>/dev/null) == "$id" ]]; then
+        say "the images of this binary are loaded already"
+        return 0
+    fi
+    for target in operator postfix; do
+        load_image "$dir/$target.tar" "$(image_name "$target")"
+    done
+    echo "$id" >"$STATE/images"
+    say "the images are loaded"
+}
+
+# Each pair is of a hundred megabytes, and there is one for every binary. The last few are kept, for going
+# back and forth between versions.
+forget_old_images() {
+    local old
+    # shellcheck disable=SC2012 # our own names, without spaces
+    ls -dt "$CACHE"/program-images-*/ | tail -n +4 | while read -r old; do
+        rm -rf "$old" "${old%/}.lock"
+    done
+    in_store rmi --prune >/dev/null 2>&1 || true
+}
+
+# load_image ARCHIVE NAME
+# containerd moves the name to the new content; pods created from then on use it (pull policy Never or
+# IfNotPresent). The archive carries the name itself.
+load_image() {
+    local log=$STATE/log/images.log
+    say "loading $2"
+    if ! inside ctr --address "$STATE/containerd.sock" -n k8s.io images import "$1" >>"$log" 2>&1; then
+        tail -n 5 "$log" >&2
+        die "containerd refused $1; the log is $log"
+    fi
+    # The part of containerd that the kubelet asks hears of an import a moment later, and marks the image.
+    wait_for 20 "$STATE/log/containerd.log" "containerd's knowledge of the image $2" cri_has_image "$2"
+}

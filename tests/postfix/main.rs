@@ -1,0 +1,6 @@
+//! The agent with a real Postfix, in a stand-in for its pod. Needs root and the image's root file system.
+
+mod pod;
+mod revision;
+
+mod install;

@@ -1,0 +1,354 @@
+//! A stand-in for the Postfix pod: the image's root file system, read-only, with namespaces of its own, the
+//! capabilities that the chart gives, and our binary as process 1.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use vmail_operator::revision::Report;
+
+use crate::revision::Wanted;
+
+/// How long a test waits for something to become true.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const TOKEN: &str = "a-token";
+
+/// The capabilities that docs/security.md and the chart name.
+const CAPABILITIES: &str = "+chown,+dac_override,+fowner,+kill,+setuid,+setgid,+net_bind_service";
+
+const SCRIPT: &str = r#"
+set -e
+ip link set lo up
+mount -t tmpfs tmpfs "$SAND/mnt"
+cd "$SAND/mnt"
+mkdir upper work root
+mount -t overlay overlay -o "lowerdir=$ROOTFS,upperdir=upper,workdir=work" root
+mkdir -p root/etc/vmail-operator root/var/vmail root/var/spool/vmail root/usr/local/bin
+touch root/usr/local/bin/vmail-operator
+mount --bind "$BINARY" root/usr/local/bin/vmail-operator
+mount --bind "$SAND/etc" root/etc/vmail-operator
+mount --bind "$SAND/vmail" root/var/vmail
+mount --bind "$SAND/spool" root/var/spool/vmail
+mount --rbind /dev root/dev
+mount -t proc proc root/proc
+mount -t tmpfs tmpfs root/tmp
+mount -t tmpfs -o mode=2777,gid=2000 tmpfs root/run
+mount -o remount,ro root
+exec chroot root setpriv --bounding-set="-all,$CAPABILITIES" --inh-caps=-all --no-new-privs \
+  /usr/local/bin/vmail-operator agent "$@"
+"#;
+
+/// The files that outlive a pod: what is mounted, and its two volumes.
+pub struct Volumes {
+    sand: TempDir,
+}
+
+impl Volumes {
+    pub fn new() -> Self {
+        let sand = tempfile::Builder::new().prefix("vmail-pod").tempdir().unwrap();
+        for name in ["mnt", "etc", "etc/revision", "vmail", "spool"] {
+            fs::create_dir(sand.path().join(name)).unwrap();
+        }
+        chown(sand.path().join("vmail"), Some(0), Some(2000)).unwrap();
+        for (name, mode) in [("vmail", 0o2770), ("spool", 0o2775)] {
+            set_mode(&sand.path().join(name), mode);
+        }
+        fs::write(sand.path().join("token"), TOKEN).unwrap();
+        fs::create_dir(sand.path().join("etc/token")).unwrap();
+        fs::write(sand.path().join("etc/token/token"), format!("{TOKEN}\n")).unwrap();
+        Self { sand }
+    }
+
+    pub fn revision(&self) -> PathBuf {
+        self.sand.path().join("etc/revision")
+    }
+
+    pub fn vmail(&self) -> PathBuf {
+        self.sand.path().join("vmail")
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.sand.path().join("spool")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.sand.path().join("log")
+    }
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The running pod. Dropping it takes every process and every mount away.
+pub struct Pod {
+    unshare: Child,
+    pub volumes: Volumes,
+}
+
+impl Pod {
+    /// A new pod with new volumes, where this is mounted.
+    pub fn with(wanted: &Wanted) -> Self {
+        let volumes = Volumes::new();
+        wanted.mount(&volumes.revision());
+        Self::start(volumes, &[])
+    }
+
+    /// As [`Pod::with`], once the revision is live.
+    pub fn serving(wanted: &Wanted) -> Self {
+        let pod = Self::with(wanted);
+        pod.wait_for_revision(wanted);
+        pod
+    }
+
+    pub fn start(volumes: Volumes, arguments: &[&str]) -> Self {
+        let log = File::options().create(true).append(true).open(volumes.log()).unwrap();
+        let unshare = Command::new("unshare")
+            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SCRIPT, "sh"])
+            .args(arguments)
+            .env("SAND", volumes.sand.path())
+            .env("ROOTFS", rootfs())
+            .env("BINARY", env!("CARGO_BIN_EXE_vmail-operator"))
+            .env("CAPABILITIES", CAPABILITIES)
+            .env("POD_UID", "uid-1")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { unshare, volumes }
+    }
+
+    /// Process 1 of the pod, as seen from here.
+    pub fn process_one(&self) -> Pid {
+        let id = self.unshare.id();
+        wait("the pod's process 1", || {
+            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+            children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+        })
+    }
+
+    /// Tells process 1 to end, and waits until it has.
+    pub fn terminate(mut self) -> (ExitStatus, Volumes) {
+        kill(self.process_one(), Signal::SIGTERM).unwrap();
+        let status = wait("the end of the pod", || self.unshare.try_wait().unwrap());
+        (status, self.into_volumes())
+    }
+
+    /// Pulls the plug.
+    pub fn crash(self) -> Volumes {
+        self.into_volumes()
+    }
+
+    fn into_volumes(mut self) -> Volumes {
+        self.end();
+        std::mem::replace(&mut self.volumes, Volumes::new())
+    }
+
+    fn end(&mut self) {
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.volumes.log()).unwrap_or_default()
+    }
+
+    /// A connection from inside the pod's network. A socket stays in the network that it was made in.
+    pub fn connect(&self, port: u16) -> std::io::Result<TcpStream> {
+        let network = File::open(format!("/proc/{}/ns/net", self.process_one()))?;
+        let stream = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        });
+        let stream = stream.join().unwrap()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.connect(25).is_ok()
+    }
+
+    pub fn smtp(&self) -> Smtp {
+        let stream = wait("port 25", || self.connect(25).ok());
+        Smtp::greeted(stream)
+    }
+
+    /// What a stranger is answered who wants to send to `address`, in a session of its own.
+    pub fn rcpt(&self, address: &str) -> String {
+        self.smtp().rcpt(address)
+    }
+
+    /// Runs a command among the pod's mounts.
+    pub fn among_mounts(&self, command: &[&str]) {
+        let mounts = format!("--mount=/proc/{}/ns/mnt", self.process_one());
+        assert!(Command::new("nsenter").arg(mounts).args(command).status().unwrap().success());
+    }
+
+    /// Where the pod's own mounts have `path`.
+    pub fn inside(&self, path: &str) -> String {
+        format!("{}/mnt/root{path}", self.volumes.sand.path().display())
+    }
+
+    /// Runs one of Postfix's commands in the pod.
+    pub fn postfix(&self, arguments: &[&str]) -> String {
+        let one = self.process_one().to_string();
+        let output = Command::new("nsenter")
+            .args(["-t", &one, "-m", "-n", "-p", "--root", "--wd"])
+            .args(arguments)
+            .env("MAIL_CONFIG", "/run/vmail-operator/postfix")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// Status line and body of the answer.
+    pub fn get(&self, path: &str, token: Option<&str>) -> std::io::Result<(u16, String)> {
+        let mut stream = self.connect(8025)?;
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: pod\r\n{token}Connection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        Ok((head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0), body.to_owned()))
+    }
+
+    pub fn report(&self) -> Option<Report> {
+        let (code, body) = self.get("/v1/status", Some(TOKEN)).ok()?;
+        assert_eq!(code, 200, "{body}");
+        Some(serde_json::from_str(&body).unwrap())
+    }
+
+    /// The first report that is as wanted.
+    pub fn wait_for_report(&self, what: &str, wanted: impl Fn(&Report) -> bool) -> Report {
+        let mut last = None;
+        let found = try_wait(|| {
+            last = self.report();
+            last.clone().filter(|report| wanted(report))
+        });
+        found.unwrap_or_else(|| panic!("no report with {what}: {last:#?}\n{}", self.log()))
+    }
+
+    pub fn wait_for_revision(&self, wanted: &Wanted) -> Report {
+        let revision = wanted.revision();
+        self.wait_for_report("the revision", |report| report.revision.as_ref() == Some(&revision))
+    }
+
+    pub fn wait_for_rejection(&self, wanted: &Wanted) -> Report {
+        let revision = wanted.revision();
+        let rejected = |report: &Report| report.rejected.as_ref().is_some_and(|r| r.revision == revision);
+        self.wait_for_report("the rejection", rejected)
+    }
+
+    /// The pod's count of something, out of its metrics.
+    pub fn metric(&self, name: &str) -> u64 {
+        let (_, text) = self.get("/metrics", None).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("vmail_agent_{name} ")));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.end();
+        if std::thread::panicking() {
+            eprintln!("--- log of the pod\n{}", self.log());
+        }
+    }
+}
+
+/// Waits until `look` finds something; panics after [`PATIENCE`].
+pub fn wait<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    try_wait(look).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+fn try_wait<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An SMTP session.
+pub struct Smtp {
+    stream: BufReader<TcpStream>,
+    sender: bool,
+}
+
+impl Smtp {
+    fn greeted(stream: TcpStream) -> Self {
+        let mut session = Self { stream: BufReader::new(stream), sender: false };
+        assert!(session.reply().starts_with("220 "));
+        assert!(session.ask("EHLO client.example").starts_with("250"));
+        session
+    }
+
+    fn reply(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).unwrap();
+            if line.get(3..4) != Some("-") {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    pub fn ask(&mut self, command: &str) -> String {
+        write!(self.stream.get_mut(), "{command}\r\n").unwrap();
+        self.reply()
+    }
+
+    pub fn rcpt(&mut self, address: &str) -> String {
+        if !self.sender {
+            assert!(self.ask("MAIL FROM:<sender@elsewhere.example>").starts_with("250"));
+            self.sender = true;
+        }
+        self.ask(&format!("RCPT TO:<{address}>"))
+    }
+
+    /// Sends one small message.
+    pub fn send(mut self, address: &str, subject: &str) {
+        let reply = self.rcpt(address);
+        assert!(reply.starts_with("250"), "{address}: {reply}");
+        assert!(self.ask("DATA").starts_with("354"));
+        let reply = self.ask(&format!("Subject: {subject}\r\n\r\nhello\r\n."));
+        assert!(reply.starts_with("250"), "{reply}");
+        self.ask("QUIT");
+    }
+}
+
+/// The root file system of the Postfix image, without our binary.
+fn rootfs() -> &'static Path {
+    static ROOTFS: OnceLock<PathBuf> = OnceLock::new();
+    ROOTFS.get_or_init(|| {
+        if let Some(path) = std::env::var_os("VMAIL_ROOTFS") {
+            return path.into();
+        }
+        let cluster = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/cluster");
+        let output = Command::new(cluster).arg("rootfs").stderr(Stdio::inherit()).output();
+        let output = output.unwrap_or_else(|error| panic!("{cluster} rootfs: {error}; or set VMAIL_ROOTFS"));
+        let path = String::from_utf8(output.stdout).unwrap();
+        let path = path.lines().last().unwrap_or_default().trim();
+        assert!(Path::new(path).join("usr/sbin/postfix").exists(), "{cluster} rootfs: no Postfix in `{path}`");
+        path.into()
+    })
+}
