@@ -3,4 +3,6 @@
 mod pod;
 mod revision;
 
+mod changes;
 mod install;
+mod strangers;

@@ -348,7 +348,10 @@ fn rootfs() -> &'static Path {
         let output = output.unwrap_or_else(|error| panic!("{cluster} rootfs: {error}; or set VMAIL_ROOTFS"));
         let path = String::from_utf8(output.stdout).unwrap();
         let path = path.lines().last().unwrap_or_default().trim();
-        assert!(Path::new(path).join("usr/sbin/postfix").exists(), "{cluster} rootfs: no Postfix in `{path}`");
+        assert!(
+            Path::new(path).join("usr/sbin/postfix").exists(),
+            "{cluster} rootfs: no Postfix in `{path}`"
+        );
         path.into()
     })
 }

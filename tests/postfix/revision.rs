@@ -46,7 +46,8 @@ impl Wanted {
     /// Without the lines that begin with `start`.
     pub fn without(mut self, file: &str, start: &str) -> Self {
         let text = self.files.get_mut(file).unwrap();
-        *text = text.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect();
+        *text =
+            text.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect();
         self
     }
 
