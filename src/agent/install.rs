@@ -4,10 +4,10 @@
 //! swapped directory or symlink (measured).
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::command::{complaints, postfix_command, run};
 use super::edit;
@@ -16,6 +16,9 @@ use super::tables;
 
 /// What compiling all tables may take; a million entries take 3 s.
 const COMPILE: Duration = Duration::from_secs(60);
+
+/// An age at which Postfix takes a file for finished.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// What `postfix check` may take on an empty queue.
 const CHECK: Duration = Duration::from_secs(60);
@@ -233,9 +236,14 @@ fn make_directory(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
+/// Writes a file that looks as if it had stood there for a while. Postfix reads a main.cf again and again until
+/// it is no longer fresh, lest an editor is still at it: two seconds for every command and every reload
+/// (measured with 3.10). What we write is whole before anybody reads it.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+    let mut file = fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_modified(SystemTime::now() - SETTLED)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {

@@ -257,6 +257,8 @@ const SETTINGS: Settings = &[
     (
         "Manners",
         &[
+            // After a configuration that no daemon can start with, the good one must not wait for a minute.
+            ("service_throttle_time", "1s"),
             ("smtpd_banner", "$myhostname ESMTP"),
             ("smtpd_helo_required", "yes"),
             ("disable_vrfy_command", "yes"),
