@@ -220,6 +220,14 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_is_documented() {
+        let page = include_str!("../../docs/reasons.md");
+        let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(headings, reasons);
+    }
+
+    #[test]
     fn the_first_part_that_fails_is_the_summary() {
         let parts = [
             Statement::yes(ACCEPTED, Reason::Accepted, ""),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::capacity::{self, Room};
 use super::{AliasSpec, Object, ObjectId, Refusal, ServedDomain, Verdict, by_age, named};
 use crate::api::NamespacesFrom;
 use crate::api::address::Address;
@@ -37,6 +38,7 @@ pub struct Aliases {
 pub fn mailboxes(objects: &BTreeMap<ObjectId, Object<Address>>, domains: &Domains) -> Mailboxes {
     let mut live: BTreeMap<Address, ObjectId> = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
+    let mut room = Room::for_mailboxes();
     for (id, object) in by_age(objects) {
         let (verdict, address) = match &object.spec {
             Err(message) => (refused(Reason::Invalid, message), None),
@@ -44,7 +46,10 @@ pub fn mailboxes(objects: &BTreeMap<ObjectId, Object<Address>>, domains: &Domain
             Ok(address) => match (joins(id, address, domains), live.get(address)) {
                 (Err(refusal), _) => (refused(refusal.reason, refusal.message), None),
                 (Ok(_), Some(older)) => (conflict("Mailbox", address, older, id), None),
-                (Ok(domain), None) => (verdict_in(domain, address), Some(address)),
+                (Ok(domain), None) => match room.take(capacity::mailbox(address)) {
+                    Ok(()) => (verdict_in(domain, address), Some(address)),
+                    Err(refusal) => (refused(refusal.reason, refusal.message), None),
+                },
             },
         };
         if let Some(address) = address {
@@ -63,6 +68,7 @@ pub fn aliases(
     let mut owners: BTreeMap<Address, ObjectId> = BTreeMap::new();
     let mut candidates = Vec::new();
     let mut refusals = BTreeMap::new();
+    let mut room = Room::for_aliases();
     for (id, object) in by_age(objects) {
         let verdict = match &object.spec {
             Err(message) => refused(Reason::Invalid, message),
@@ -70,15 +76,17 @@ pub fn aliases(
             Ok(spec) => match (joins(id, &spec.address, domains), owners.get(&spec.address)) {
                 (Err(refusal), _) => refused(refusal.reason, refusal.message),
                 (Ok(_), Some(older)) => conflict("MailAlias", &spec.address, older, id),
-                (Ok(domain), None) => match shadows(id, spec, mailboxes) {
-                    Some(refusal) => refused(refusal.reason, refusal.message),
-                    None => {
-                        owners.insert(spec.address.clone(), id.clone());
-                        let verdict = verdict_in(domain, &spec.address);
-                        candidates.push(Candidate { id: id.clone(), spec: spec.clone(), verdict });
-                        continue;
+                (Ok(domain), None) => {
+                    match shadows(id, spec, mailboxes).or_else(|| room.take(capacity::alias(spec)).err()) {
+                        Some(refusal) => refused(refusal.reason, refusal.message),
+                        None => {
+                            owners.insert(spec.address.clone(), id.clone());
+                            let verdict = verdict_in(domain, &spec.address);
+                            candidates.push(Candidate { id: id.clone(), spec: spec.clone(), verdict });
+                            continue;
+                        }
                     }
-                },
+                }
             },
         };
         refusals.insert(id.clone(), verdict);

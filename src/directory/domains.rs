@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::capacity::{self, Room};
 use super::{Object, ObjectId, Refusal, Rules, ServedDomain, Verdict, by_age, named};
 use crate::api::MailDomainSpec;
 use crate::api::address::is_domain;
@@ -18,6 +19,7 @@ pub fn judge(objects: &BTreeMap<ObjectId, Object<MailDomainSpec>>, rules: Rules<
     let mut say = |id: &ObjectId, accepted: Result<(), Refusal>| {
         verdicts.insert(id.clone(), Verdict { accepted, resolved_refs: Ok(()), domain: None });
     };
+    let mut room = Room::for_domains();
     for (id, object) in by_age(objects) {
         match &object.spec {
             Err(message) => say(id, Err(Refusal::new(Reason::Invalid, message))),
@@ -30,7 +32,7 @@ pub fn judge(objects: &BTreeMap<ObjectId, Object<MailDomainSpec>>, rules: Rules<
                     )),
                 );
             }
-            Ok(spec) => match permitted(id, spec, rules) {
+            Ok(spec) => match permitted(id, spec, rules).and_then(|()| fits(spec, rules, &mut room)) {
                 Err(refusal) => say(id, Err(refusal)),
                 Ok(()) => claims.entry(&spec.domain).or_default().push((id, spec)),
             },
@@ -83,6 +85,11 @@ pub fn judge(objects: &BTreeMap<ObjectId, Object<MailDomainSpec>>, rules: Rules<
         }
     }
     (served, verdicts)
+}
+
+/// Whether there is room. Younger claims to the same domain take some too, which only errs to the safe side.
+fn fits(spec: &MailDomainSpec, rules: Rules<'_>, room: &mut Room) -> Result<(), Refusal> {
+    room.take(capacity::domain(spec, &rules.config.postmaster))
 }
 
 /// The rules that need one MailDomain and the configuration.

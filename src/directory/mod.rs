@@ -2,6 +2,7 @@
 //! objects, the domain records and the configuration - never of the order of events.
 
 mod addresses;
+mod capacity;
 mod domains;
 mod expansion;
 #[cfg(test)]

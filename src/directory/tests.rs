@@ -292,6 +292,27 @@ fn a_role_address_that_leads_back_is_told_to_the_domain() {
     assert!(targets(&directory, "abuse@example.org").is_empty());
 }
 
+#[test]
+fn tables_that_are_full_refuse_the_youngest_alone() {
+    let mut set = Set::default().domain("a/0", ORG).mailbox("a/100000", "youngest@example.org");
+    for number in 1..10_000 {
+        set = set.mailbox(&format!("a/{number}"), &format!("somebody-with-a-long-name-{number}@example.org"));
+    }
+    let directory = set.compute();
+    assert_eq!(reason(&directory.mailbox_verdicts, "a/1"), None);
+    assert_eq!(reason(&directory.mailbox_verdicts, "a/100000"), Some(Reason::CapacityExceeded));
+    let tables = crate::postfix::tables::tables(
+        &directory,
+        "default",
+        "mail.example.test",
+        |_| true,
+        &BTreeSet::new(),
+    );
+    let size: usize = tables.values().map(String::len).sum();
+    assert!((400_000..1_000_000).contains(&size), "{size}");
+    assert!(directory.accepts(&Address::own("postmaster@example.org").expect("valid")));
+}
+
 /// Where mail for an address ends, worked out naively: from the declared objects that were accepted, by
 /// following every target.
 fn naive_ends(set: &Objects, directory: &Directory, address: &Address, depth: usize) -> BTreeSet<String> {
