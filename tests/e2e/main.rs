@@ -273,6 +273,8 @@ fn later_mailbox(cluster: &Cluster) {
             other => Err(format!("{other:?}")),
         });
         times.push((began.elapsed(), applied));
+        // kubelet spaces out the syncs of one pod; people do not type this fast either.
+        std::thread::sleep(Duration::from_millis(1500));
     }
     times.sort();
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;

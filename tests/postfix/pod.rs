@@ -77,10 +77,6 @@ impl Volumes {
         self.sand.path().join("vmail")
     }
 
-    pub fn spool(&self) -> PathBuf {
-        self.sand.path().join("spool")
-    }
-
     fn log(&self) -> PathBuf {
         self.sand.path().join("log")
     }
@@ -192,17 +188,6 @@ impl Pod {
         self.smtp().rcpt(address)
     }
 
-    /// Runs a command among the pod's mounts.
-    pub fn among_mounts(&self, command: &[&str]) {
-        let mounts = format!("--mount=/proc/{}/ns/mnt", self.process_one());
-        assert!(Command::new("nsenter").arg(mounts).args(command).status().unwrap().success());
-    }
-
-    /// Where the pod's own mounts have `path`.
-    pub fn inside(&self, path: &str) -> String {
-        format!("{}/mnt/root{path}", self.volumes.sand.path().display())
-    }
-
     /// Runs one of Postfix's commands in the pod.
     pub fn postfix(&self, arguments: &[&str]) -> String {
         let one = self.process_one().to_string();
@@ -251,13 +236,6 @@ impl Pod {
         let revision = wanted.revision();
         let rejected = |report: &Report| report.rejected.as_ref().is_some_and(|r| r.revision == revision);
         self.wait_for_report("the rejection", rejected)
-    }
-
-    /// The pod's count of something, out of its metrics.
-    pub fn metric(&self, name: &str) -> u64 {
-        let (_, text) = self.get("/metrics", None).unwrap();
-        let line = text.lines().find(|line| line.starts_with(&format!("vmail_agent_{name} ")));
-        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
     }
 }
 
