@@ -15,6 +15,7 @@ use super::address::{
     kind = "MailAlias",
     plural = "mailaliases",
     namespaced,
+    doc = "An alias: mail for its address goes to other addresses, here or elsewhere.",
     status = "MailAliasStatus",
     shortname = "ma",
     category = "mail",

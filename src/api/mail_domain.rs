@@ -16,6 +16,7 @@ use super::address::{
     version = "v1alpha1",
     kind = "MailDomain",
     namespaced,
+    doc = "A domain to be served: Postfix accepts its mail, and once that is proved, its MX record is published.",
     status = "MailDomainStatus",
     shortname = "md",
     category = "mail",

@@ -15,6 +15,7 @@ use super::address::{
     kind = "Mailbox",
     plural = "mailboxes",
     namespaced,
+    doc = "A mailbox: mail for its address is kept in a Maildir of its own.",
     status = "MailboxStatus",
     shortname = "mbx",
     category = "mail",

@@ -105,6 +105,13 @@ impl Desk {
         }
     }
 
+    /// Forgets that nothing stood in DNS, once the domain is served again: that may be otherwise soon.
+    pub fn forget_withdrawal(&mut self, domain: &str) {
+        if self.domains.get(domain).is_some_and(|state| state.task == DnsTask::Withdraw) {
+            self.forget(domain);
+        }
+    }
+
     /// Takes in how a task ended.
     pub fn note(&mut self, outcome: Outcome, check_interval: Duration, now: Instant) {
         let Some(state) = self.domains.get_mut(&outcome.domain) else { return };
@@ -274,4 +281,53 @@ fn zone_of(record: &Record) -> Option<String> {
 
 fn refusal(error: DnsError) -> Refusal {
     Refusal { reason: error.reason(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn absent(domain: &str) -> Outcome {
+        let found = Found::Absent { held_ttl: 60, lag_seconds: 0 };
+        Outcome { domain: domain.to_owned(), task: DnsTask::Withdraw, result: Ok(found) }
+    }
+
+    #[test]
+    fn one_task_a_domain_at_a_time() {
+        let (mut desk, now) = (Desk::default(), Instant::now());
+        assert!(desk.take("example.org", &DnsTask::Withdraw, now));
+        assert!(!desk.take("example.org", &DnsTask::Withdraw, now));
+        assert!(desk.take("example.net", &DnsTask::Withdraw, now));
+        desk.note(absent("example.org"), Duration::from_secs(600), now);
+        assert!(!desk.take("example.org", &DnsTask::Withdraw, now), "it was checked just now");
+        assert!(desk.take("example.org", &DnsTask::Withdraw, now + Duration::from_secs(721)));
+    }
+
+    #[test]
+    fn pauses_grow_after_failures() {
+        let (mut desk, mut now) = (Desk::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            assert!(desk.take("example.org", &DnsTask::Withdraw, now));
+            let refusal = Refusal { reason: Reason::ProviderUnreachable, message: String::new() };
+            let failed =
+                Outcome { domain: "example.org".to_owned(), task: DnsTask::Withdraw, result: Err(refusal) };
+            desk.note(failed, Duration::from_secs(600), now);
+            let next = desk.next_look().expect("a next look");
+            pauses.push(next - now);
+            now = next;
+        }
+        assert!(pauses[0] < Duration::from_secs(2) && pauses[11] > Duration::from_secs(200), "{pauses:?}");
+    }
+
+    /// What was found out before a domain was served again says nothing about later.
+    #[test]
+    fn absence_is_forgotten_when_the_domain_comes_back() {
+        let (mut desk, now) = (Desk::default(), Instant::now());
+        desk.take("example.org", &DnsTask::Withdraw, now);
+        desk.note(absent("example.org"), Duration::from_secs(600), now);
+        assert!(desk.last("example.org", &DnsTask::Withdraw).is_some());
+        desk.forget_withdrawal("example.org");
+        assert!(desk.last("example.org", &DnsTask::Withdraw).is_none());
+    }
 }

@@ -379,8 +379,9 @@ impl Reconciler {
         for domain in self.index.records.keys().cloned().collect::<Vec<_>>() {
             let Some(stored) = self.index.records.get(&domain).cloned() else { continue };
             let Some((task, hostname)) = self.dns_task(&stored.record) else {
-                if !matches!(stored.record.phase, Phase::Serving) {
-                    self.desk.forget(&domain);
+                match stored.record.phase {
+                    Phase::Serving => self.desk.forget_withdrawal(&domain),
+                    _ => self.desk.forget(&domain),
                 }
                 continue;
             };

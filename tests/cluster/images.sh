@@ -116,7 +116,7 @@ forget_old_images() {
 load_image() {
     local log=$STATE/log/images.log
     say "loading $2"
-    if ! inside ctr --address "$STATE/containerd.sock" -n k8s.io images import "$1" >>"$log" 2>&1; then
+    if ! inside ctr --address "$CONTAINERD_SOCKET" -n k8s.io images import "$1" >>"$log" 2>&1; then
         tail -n 5 "$log" >&2
         die "containerd refused $1; the log is $log"
     fi

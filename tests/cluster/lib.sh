@@ -17,6 +17,8 @@ DNS_SERVICE_IP=10.96.0.10
 PDNS_API_PORT=8081
 PDNS_DNS_PORT=5300
 CNI_BIN=/usr/lib/cni
+# In the /run that each cluster has for itself: below the state directory it could get too long for a socket.
+CONTAINERD_SOCKET=/run/containerd/containerd.sock
 TEST_ZONES="example.org example.net example.test"
 VOLUMES=16
 

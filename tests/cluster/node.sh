@@ -150,7 +150,7 @@ root = "$STATE/containerd"
 state = "/run/containerd"
 oom_score = 0
 [grpc]
-  address = "$STATE/containerd.sock"
+  address = "$CONTAINERD_SOCKET"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/vmail-busybox:dev"
   restrict_oom_score_adj = true
@@ -173,7 +173,7 @@ start_containerd() {
 }
 
 cri_has_image() {
-    inside ctr --address "$STATE/containerd.sock" -n k8s.io images ls "name==$1" \
+    inside ctr --address "$CONTAINERD_SOCKET" -n k8s.io images ls "name==$1" \
         | grep -q io.cri-containerd.image=managed
 }
 
@@ -192,7 +192,7 @@ failCgroupV1: false
 failSwapOn: false
 oomScoreAdj: 0
 enforceNodeAllocatable: []
-containerRuntimeEndpoint: unix://$STATE/containerd.sock
+containerRuntimeEndpoint: unix://$CONTAINERD_SOCKET
 clusterDNS: [$DNS_SERVICE_IP]
 clusterDomain: cluster.local
 resolvConf: $STATE/resolv.conf

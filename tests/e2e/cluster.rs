@@ -182,6 +182,8 @@ impl Drop for Cluster {
                 "kubectl logs -n mail deploy/vmail-operator --tail=60",
                 "kubectl logs -n mail vmail-postfix-default-0 --tail=60",
                 "kubectl get configmaps -n mail -o name",
+                "kubectl get endpointslices -n mail -o yaml",
+                "kubectl get events -n mail --sort-by=.lastTimestamp",
             ] {
                 let command: Vec<&str> = command.split(' ').collect();
                 eprintln!(
