@@ -45,7 +45,7 @@ pub struct CellConfig {
     pub agent_port: u16,
 }
 
-/// See DESIGN "Default deny": without a rule, only the release's namespace may claim a domain.
+/// Who may claim which domain. Default deny: without a rule, only the release's namespace may claim a domain.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tenancy {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::api::conditions::Reason;
@@ -17,7 +17,7 @@ use crate::dns::MxSet;
 use crate::dns::{self, ApiKey, DnsError, MxHostResolver, PowerDns};
 use crate::records::{DnsTask, Record};
 
-use super::lease::Held;
+use super::lease::{Held, WRITE_TIMEOUT};
 
 /// How a task ended.
 #[derive(Debug)]
@@ -154,6 +154,8 @@ pub struct Publisher {
     resolver: Arc<MxHostResolver>,
     held: Held,
     at_once: Arc<Semaphore>,
+    /// The client for the key that was read last: writes take turns in it.
+    client: Arc<Mutex<Option<(String, PowerDns)>>>,
 }
 
 impl Publisher {
@@ -171,6 +173,7 @@ impl Publisher {
             resolver: Arc::new(MxHostResolver::new(config.dns.resolver)?),
             held,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            client: Arc::default(),
         })
     }
 
@@ -214,21 +217,19 @@ impl Publisher {
         if zone_before.is_none() {
             self.resolver.check(hostname).await?;
         }
-        let zone = record.spec.dns.zone.clone();
-        if let (Some(before), Some(wanted)) = (&zone_before, &zone)
-            && before.trim_end_matches('.') != wanted
-        {
-            self.withdraw(record, Some(before.clone())).await?;
-        }
         let request = dns::PublishRequest {
             domain: record.domain.clone(),
-            zone,
+            zone: record.spec.dns.zone.clone(),
             mx: mx.clone(),
             owner_id: self.owner_id.clone(),
             instance: self.instance.clone(),
             previously_published: zone_before.is_some(),
         };
         let done = dns::publish(&self.provider().await?, &request, &self.guard(&record.domain)).await?;
+        // The new zone first: a domain without any MX would fall back to its address record.
+        if let Some(before) = zone_before.filter(|before| *before != done.zone) {
+            self.withdraw(record, Some(before)).await?;
+        }
         Ok(Found::Published {
             zone: done.zone,
             mx: done.mx,
@@ -257,7 +258,15 @@ impl Publisher {
             );
             DnsError::ProviderUnreachable { server: self.url.clone(), about: self.server_id.clone(), detail }
         })?;
-        PowerDns::new(&self.url, ApiKey::new(key.trim()), &self.server_id)
+        let mut client = self.client.lock().await;
+        if let Some((_, known)) = client.as_ref().filter(|(known, _)| *known == key) {
+            return Ok(known.clone());
+        }
+        // A call must be over before the lease is.
+        let new =
+            PowerDns::new(&self.url, ApiKey::new(key.trim()), &self.server_id)?.with_timeout(WRITE_TIMEOUT);
+        *client = Some((key, new.clone()));
+        Ok(new)
     }
 
     fn guard(&self, domain: &str) -> impl Fn() -> Result<(), DnsError> + Send + Sync + use<> {

@@ -462,7 +462,7 @@ impl Reconciler {
         }
         match &record.published {
             // Read back before this process started; checked again soon.
-            Some(published) if published.zone.is_some() && published.mx == wanted => Ok(String::new()),
+            Some(published) if published.confirmed && published.mx == wanted => Ok(String::new()),
             _ => Err(Refusal {
                 reason: Pending,
                 message: "the MX is published once Postfix has proved that it accepts the domain".to_owned(),

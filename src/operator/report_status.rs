@@ -194,7 +194,8 @@ fn domain_ref(verdict: &Verdict) -> Option<String> {
 }
 
 fn mx_status(index: &Index, domain: &str) -> Option<MxStatus> {
-    let published = index.records.get(domain)?.record.published.as_ref()?;
+    let published =
+        index.records.get(domain)?.record.published.as_ref().filter(|published| published.confirmed)?;
     let hosts = published.mx.records.iter().map(|mx| mx.host.clone()).collect();
     Some(MxStatus { zone: published.zone.clone()?, hosts, ttl: i32::try_from(published.mx.ttl).ok()? })
 }

@@ -20,6 +20,9 @@ pub const TABLES: [&str; 5] = [
     "check_recipient_access",
 ];
 
+/// Bytes for addresses that vanished: they must not burst what the ConfigMap holds besides them.
+const VANISHED_ROOM: usize = 32 * 1024;
+
 /// The tables of one cell and the list of its domains, by file name.
 ///
 /// `recorded` says whether a domain's record is written: without one, a domain is in no table, because
@@ -51,7 +54,10 @@ pub fn tables(
             access.insert(domain.to_owned(), "4.2.1 this domain is being moved, try again later");
         }
     }
+    let mut room = VANISHED_ROOM;
     for address in vanished.iter().filter(here).filter(|address| !directory.accepts(address)) {
+        let Some(left) = room.checked_sub(address.domain().len() + address.local().len() + 80) else { break };
+        room = left;
         access.insert(address.to_string(), "4.2.1 this mailbox is not available, try again later");
     }
 

@@ -42,6 +42,9 @@ pub struct Published {
     pub zone: Option<String>,
     /// The records.
     pub mx: MxSet,
+    /// Whether just these records were read back; until then they are only intended.
+    #[serde(default)]
+    pub confirmed: bool,
     /// The longest TTL in seconds that a resolver may still hold.
     pub held_ttl: u32,
     /// Seconds that secondary servers may lag behind.

@@ -57,7 +57,12 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
     match &record.phase {
         // Never published, but mail may be queued.
         Phase::Serving if record.published.is_none() => next.phase = Phase::Draining { until: now },
-        Phase::Serving => next.phase = Phase::Withdrawing,
+        Phase::Serving => {
+            next.phase = Phase::Withdrawing;
+            if let Some(published) = &mut next.published {
+                published.confirmed = false;
+            }
+        }
         Phase::Withdrawing => {
             if let Some((ttl, lag)) = facts.absent {
                 next.phase = Phase::Draining { until: drained(record, ttl, lag, limits, now) };
@@ -149,6 +154,10 @@ impl Record {
         next.published = Some(Published {
             zone: self.published.as_ref().and_then(|published| published.zone.clone()),
             mx: mx.clone(),
+            confirmed: self
+                .published
+                .as_ref()
+                .is_some_and(|published| published.confirmed && published.mx == *mx),
             held_ttl: held.max(mx.ttl),
             lag_seconds: self.published.as_ref().map_or(0, |published| published.lag_seconds),
         });
@@ -160,6 +169,7 @@ impl Record {
         let mut next = self.intending(mx);
         if let Some(published) = &mut next.published {
             published.zone = Some(zone.to_owned());
+            published.confirmed = true;
             published.lag_seconds = published.lag_seconds.max(lag_seconds);
         }
         next
@@ -253,6 +263,22 @@ mod tests {
         );
         assert_eq!(settle(&record, &gone, at(9999)), Some(record.clone()), "DNS was not asked");
         assert_eq!(settle(&record, &Facts { absent: Some((0, 0)), ..gone }, at(3860)), None);
+    }
+
+    /// What is only intended, or may be gone already, is not told as published.
+    #[test]
+    fn only_what_was_read_back_is_confirmed() {
+        let confirmed =
+            |record: &Record| record.published.as_ref().is_some_and(|published| published.confirmed);
+        let mx = wanted(&spec(), "mail.example.org");
+        let intended = Record::new("example.org", "mail", spec()).intending(&mx);
+        assert!(!confirmed(&intended) && confirmed(&published()) && confirmed(&published().intending(&mx)));
+        assert!(!confirmed(&published().intending(&MxSet { ttl: 60, ..mx })));
+        let spec = spec();
+        let leaving = settle(&published(), &Facts::default(), at(0)).expect("stays");
+        let back = settle(&leaving, &Facts { claim: Some((&spec, "mail")), ..Facts::default() }, at(1))
+            .expect("stays");
+        assert!(!confirmed(&leaving) && !confirmed(&back));
     }
 
     #[test]

@@ -83,14 +83,14 @@ make_busybox() {
     say "making the busybox image"
     mkdir "$1/context"
     cp "$(command -v busybox)" "$1/context/busybox"
-    in_store build -q -f "$HERE/busybox/Containerfile" -t localhost/vmail-busybox:dev "$1/context" >&2
+    in_store build -q -f "$HERE/busybox/Containerfile" -t localhost/vmail-busybox:dev "$1/context" >/dev/null
     in_store push -q localhost/vmail-busybox:dev "oci-archive:$1/image.tar:localhost/vmail-busybox:dev" >&2
     rm -rf "$1/context"
 }
 
 cmd_build() {
     make_cached "$(base_dir)" make_base
-    make_cached "$(busybox_dir)" make_busybox
+    make_cached "$(busybox_dir)" with_store make_busybox
     make_cached "$(coredns_dir)" make_coredns
     make_cached "$(helm_dir)" make_helm
     make_cached "$(kube_dir)" make_kube

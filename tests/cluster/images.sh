@@ -1,9 +1,32 @@
 # The images: built with buildah from images/Containerfile, loaded into the cluster's containerd.
 # shellcheck shell=bash
 
-# A store of our own: the images and containers of the machine's user are not ours to see or to prune.
+# A store of our own: the images and containers of the machine's user are not ours to see or to prune. And mounts
+# of our own: buildah leaves some behind, which end with the command this way.
 in_store() {
-    BUILDAH_ISOLATION=chroot buildah --root "$CACHE/images/store" --runroot "$CACHE/images/run" "$@"
+    unshare --mount env BUILDAH_ISOLATION=chroot \
+        buildah --root "$CACHE/images/store" --runroot "$CACHE/images/run" "$@"
+}
+
+# with_store DIRECTORY FUNCTION ARGUMENT…: FUNCTION DIRECTORY ARGUMENT…, while nobody else is in the store. A build
+# leaves the containers of its stages there, and they keep every old binary: they are taken out before (of a
+# build that failed) and after.
+with_store() {
+    local work=$1 function=$2
+    shift 2
+    mkdir -p "$CACHE/images"
+    (
+        flock 8
+        empty_store
+        "$function" "$work" "$@" 8>&-
+        empty_store
+    ) 8>"$CACHE/images/lock"
+}
+
+# Layers that an image with a name is built upon stay: they are what makes the next build quick.
+empty_store() {
+    in_store rm --all >/dev/null 2>&1 8>&- || true
+    in_store rmi --prune >/dev/null 2>&1 8>&- || true
 }
 
 base_image() { echo "localhost/vmail-base:$(basename "$(base_dir)")"; }
@@ -34,20 +57,22 @@ rootfs_dir() { echo "$CACHE/rootfs-$(key "$IMAGES/Containerfile" -- "$(base_dir)
 
 make_rootfs() {
     local container
-    mkdir -p "$CACHE/images" "$1/context" "$1/rootfs"
+    mkdir -p "$1/context" "$1/rootfs"
     ensure_base_image
     say "building the Postfix image without the project's binary"
     build_target postfix-base localhost/vmail-postfix-base:dev "$1/context"
     container=$(in_store from localhost/vmail-postfix-base:dev)
-    cp -a "$(in_store mount "$container")/." "$1/rootfs/"
-    in_store rm "$container" >/dev/null
+    # One command, since the mount ends with it.
+    # shellcheck disable=SC2016 # expands in there
+    unshare --mount /bin/sh -ec 'cp -a "$(buildah --root "$1/store" --runroot "$1/run" mount "$2")/." "$3/"' \
+        sh "$CACHE/images" "$container" "$1/rootfs"
     rmdir "$1/context"
 }
 
 # Prints nothing but the path, for `lowerdir=$(tests/cluster/cluster rootfs)`.
 cmd_rootfs() {
     need buildah
-    make_cached "$(rootfs_dir)" make_rootfs
+    make_cached "$(rootfs_dir)" with_store make_rootfs
     echo "$(rootfs_dir)/rootfs"
 }
 
@@ -61,14 +86,15 @@ image_name() {
 # make_images DIRECTORY BINARY
 make_images() {
     local target name
-    mkdir -p "$CACHE/images" "$1/context"
+    mkdir -p "$1/context"
     ensure_base_image
     cp "$2" "$1/context/vmail-operator"
     for target in operator postfix; do
         name=$(image_name "$target")
         say "building $name"
         build_target "$target" "$name" "$1/context"
-        in_store push -q "$name" "oci-archive:$1/$target.tar:$name" >/dev/null
+        # Not compressed, unlike an OCI archive: that took longer than the rest of the build.
+        in_store push -q "$name" "docker-archive:$1/$target.tar:$name" >/dev/null
     done
     rm -rf "$1/context"
 }
@@ -79,8 +105,8 @@ cmd_images() {
     [[ -f $binary && -x $binary ]] || die "'$binary' is not a program; build it first (cargo build --release)"
     need buildah
     id=$(key "$binary" "$IMAGES/Containerfile" -- "$(base_dir)")
-    dir=$CACHE/program-images-$id
-    make_cached "$dir" make_images "$binary"
+    dir=$CACHE/program-archives-$id
+    make_cached "$dir" with_store make_images "$binary"
     touch "$dir"
     forget_old_images
     if ! is_up; then
@@ -99,15 +125,14 @@ cmd_images() {
     say "the images are loaded"
 }
 
-# Each pair is of a hundred megabytes, and there is one for every binary. The last few are kept, for going
+# Each pair is of several hundred megabytes, and there is one for every binary. Two are kept, for going
 # back and forth between versions.
 forget_old_images() {
     local old
     # shellcheck disable=SC2012 # our own names, without spaces
-    ls -dt "$CACHE"/program-images-*/ | tail -n +4 | while read -r old; do
+    ls -dt "$CACHE"/program-archives-*/ | tail -n +3 | while read -r old; do
         rm -rf "$old" "${old%/}.lock"
     done
-    in_store rmi --prune >/dev/null 2>&1 || true
 }
 
 # load_image ARCHIVE NAME
