@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::{
-    DOMAIN_FORM, DOMAIN_FORM_MESSAGE, LOCAL_PART_FORM, LOWER_CASE, LOWER_CASE_MESSAGE, TARGET_FORM,
+    ADDRESS_LOWER_CASE_MESSAGE, DOMAIN_FORM, DOMAIN_FORM_MESSAGE, LOCAL_PART_FORM, LOWER_CASE,
+    LOWER_CASE_MESSAGE, NO_TAG, NO_TAG_MESSAGE, OWN_ADDRESS_FORM, OWN_ADDRESS_FORM_MESSAGE, TARGET_FORM,
     TARGET_FORM_MESSAGE,
 };
 
@@ -32,6 +33,7 @@ use super::address::{
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
     printcolumn(name = "MX", type_ = "string", json_path = ".status.mx.hosts[0]"),
+    printcolumn(name = "Class", type_ = "string", json_path = ".spec.class", priority = 1),
     printcolumn(name = "Cell", type_ = "string", json_path = ".spec.cell", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -45,6 +47,11 @@ pub struct MailDomainSpec {
         validation = ("self == oldSelf", "spec.domain is immutable: create a MailDomain for the new domain, then delete this one"),
     )]
     pub domain: String,
+
+    /// What the domain's addresses may be. A domain is in exactly one of Postfix's address classes.
+    #[serde(default)]
+    #[x_kube(validation = ("self == oldSelf", "spec.class is immutable: delete the MailDomain, and create it with the other class; what is served meanwhile goes on"))]
+    pub class: DomainClass,
 
     /// The Postfix cell that serves the domain.
     #[serde(default = "default_cell")]
@@ -68,6 +75,17 @@ pub struct MailDomainSpec {
         validation = (LOCAL_PART_FORM, "a role address is the part before the @, in lower case: write abuse, not abuse@example.org"),
     )]
     pub role_addresses: Vec<String>,
+
+    /// Where mail for every other address of the domain goes: the address of a Mailbox or MailAlias, in
+    /// this domain or another that is served here. Addresses that exist keep their mail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 254))]
+    #[x_kube(
+        validation = (LOWER_CASE, ADDRESS_LOWER_CASE_MESSAGE),
+        validation = (NO_TAG, NO_TAG_MESSAGE),
+        validation = (OWN_ADDRESS_FORM, OWN_ADDRESS_FORM_MESSAGE),
+    )]
+    pub catch_all: Option<String>,
 
     /// What is published in DNS.
     #[serde(default)]
@@ -160,6 +178,16 @@ pub enum NamespacesFrom {
     All,
     /// The MailDomain's own namespace and those listed.
     Names,
+}
+
+/// What the addresses of a domain may be (Postfix ADDRESS_CLASS_README).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DomainClass {
+    /// Mailboxes and aliases: a virtual mailbox domain.
+    #[default]
+    Mailbox,
+    /// Aliases alone: a virtual alias domain.
+    Alias,
 }
 
 /// Whether taking a domain away waits until no resolver can still hold its MX.

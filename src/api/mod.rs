@@ -15,7 +15,7 @@ mod mailbox;
 
 pub use mail_alias::{MailAlias, MailAliasSpec, MailAliasStatus};
 pub use mail_domain::{
-    AllowedNamespaces, DnsSpec, MailDomain, MailDomainSpec, MailDomainStatus, MxHost, MxStatus,
+    AllowedNamespaces, DnsSpec, DomainClass, MailDomain, MailDomainSpec, MailDomainStatus, MxHost, MxStatus,
     NamespacesFrom, Withdrawal,
 };
 pub use mailbox::{Mailbox, MailboxSpec, MailboxStatus};

@@ -5,13 +5,13 @@ mod addresses;
 mod capacity;
 mod domains;
 mod expansion;
+mod objects;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use jiff::Timestamp;
+pub use objects::{AliasSpec, Object, ObjectId, Objects};
 
 use crate::api::MailDomainSpec;
 use crate::api::address::Address;
@@ -19,52 +19,6 @@ use crate::api::conditions::Reason;
 use crate::config::Config;
 use crate::records::Record;
 use crate::revision::DomainState;
-
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl fmt::Display for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// What the rules need to know of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object<S> {
-    /// When it was created; the older one wins a conflict.
-    pub created: Timestamp,
-    /// Whether it is being deleted: it then claims nothing.
-    pub deleting: bool,
-    /// What it declares, or why this version cannot take it.
-    pub spec: Result<S, String>,
-}
-
-/// What a MailAlias declares.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AliasSpec {
-    /// The address that is rewritten.
-    pub address: Address,
-    /// Where its mail goes.
-    pub targets: BTreeSet<Address>,
-}
-
-/// All objects of the three kinds.
-#[derive(Clone, Debug, Default)]
-pub struct Objects {
-    /// MailDomains.
-    pub domains: BTreeMap<ObjectId, Object<MailDomainSpec>>,
-    /// Mailboxes, each with its address.
-    pub mailboxes: BTreeMap<ObjectId, Object<Address>>,
-    /// MailAliases.
-    pub aliases: BTreeMap<ObjectId, Object<AliasSpec>>,
-}
 
 /// Why something is not so.
 #[derive(Clone, Debug, PartialEq, Eq)]

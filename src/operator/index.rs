@@ -156,10 +156,7 @@ impl Index {
         apply: impl Fn(&mut Self, ObjectId, T),
         drop: impl Fn(&mut Self, &ObjectId),
     ) {
-        let id = |object: &T| {
-            let meta = meta(object);
-            ObjectId { namespace: meta.namespace.unwrap_or_default(), name: meta.name.unwrap_or_default() }
-        };
+        let id = |object: &T| ObjectId::of(&meta(object));
         match event {
             Event::Init => self.lists.listing[list].clear(),
             Event::InitApply(object) => {
@@ -210,7 +207,7 @@ impl Index {
 
     fn apply_mailbox(&mut self, id: ObjectId, guard: DeserializeGuard<Mailbox>) {
         let (object, known) = project(&guard, "Mailbox", &id, self.objects.mailboxes.get(&id), |mailbox| {
-            (own_address(&mailbox.spec.address), mailbox.status.clone().unwrap_or_default())
+            (Address::try_from(&mailbox.spec), mailbox.status.clone().unwrap_or_default())
         });
         self.objects.mailboxes.insert(id.clone(), object);
         self.mailboxes.insert(id, known);
@@ -223,14 +220,7 @@ impl Index {
 
     fn apply_alias(&mut self, id: ObjectId, guard: DeserializeGuard<MailAlias>) {
         let (object, known) = project(&guard, "MailAlias", &id, self.objects.aliases.get(&id), |alias| {
-            let targets = alias.spec.targets.iter().map(|target| {
-                Address::target(target).ok_or_else(|| {
-                    format!("spec.targets: {target:?} is not an address such as you@example.org")
-                })
-            });
-            let spec = own_address(&alias.spec.address)
-                .and_then(|address| Ok(AliasSpec { address, targets: targets.collect::<Result<_, _>>()? }));
-            (spec, alias.status.clone().unwrap_or_default())
+            (AliasSpec::try_from(&alias.spec), alias.status.clone().unwrap_or_default())
         });
         self.objects.aliases.insert(id.clone(), object);
         self.aliases.insert(id, known);
@@ -317,12 +307,7 @@ where
             (before.map_or(Err(message), |object| object.spec.clone()), T::default())
         }
     };
-    let object = Object {
-        created: meta.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
-        deleting: meta.deletion_timestamp.is_some(),
-        spec,
-    };
-    (object, Known { generation: meta.generation.unwrap_or(0), status })
+    (Object::new(meta, spec), Known { generation: meta.generation.unwrap_or(0), status })
 }
 
 /// Reading metadata, decoded or not.
@@ -337,12 +322,6 @@ impl<K: kube::Resource> HasMeta for DeserializeGuard<K> {
             Err(invalid) => &invalid.metadata,
         }
     }
-}
-
-fn own_address(text: &str) -> Result<Address, String> {
-    Address::own(text).ok_or_else(|| {
-        format!("spec.address: {text:?} is not an address that can be served, such as you@example.org")
-    })
 }
 
 /// Resource versions of one resource grow; only their order is used here.

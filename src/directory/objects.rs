@@ -1,0 +1,116 @@
+//! The objects as the rules see them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::api::address::Address;
+use crate::api::{MailAliasSpec, MailDomainSpec, MailboxSpec};
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl ObjectId {
+    /// That of an object with this metadata.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What the rules need to know of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object<S> {
+    /// When it was created: of two that declare the same, the older one wins.
+    pub created: Timestamp,
+    /// When what it declares was last changed: of several that are too much together, the one that was left
+    /// alone for longer wins.
+    pub changed: Timestamp,
+    /// Whether it is being deleted: it then claims nothing.
+    pub deleting: bool,
+    /// What it declares, or why this version cannot take it.
+    pub spec: Result<S, String>,
+}
+
+impl<S> Object<S> {
+    /// An object with this metadata, without times the oldest of all.
+    pub fn new(meta: &ObjectMeta, spec: Result<S, String>) -> Self {
+        let created = meta.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default();
+        Self {
+            created,
+            changed: changed(meta).unwrap_or(created),
+            deleting: meta.deletion_timestamp.is_some(),
+            spec,
+        }
+    }
+}
+
+/// The last change besides those of the status. The API server notes it with the owner of each field, and leaves
+/// it as it is where nothing changed (Kubernetes documentation, Server-Side Apply, field management).
+fn changed(meta: &ObjectMeta) -> Option<Timestamp> {
+    let entries = meta.managed_fields.iter().flatten();
+    let entries = entries.filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
+    entries.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
+}
+
+/// What a MailAlias declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasSpec {
+    /// The address that is rewritten.
+    pub address: Address,
+    /// Where its mail goes.
+    pub targets: BTreeSet<Address>,
+}
+
+impl TryFrom<&MailAliasSpec> for AliasSpec {
+    type Error = String;
+
+    fn try_from(spec: &MailAliasSpec) -> Result<Self, String> {
+        let targets = spec.targets.iter().map(|target| {
+            Address::target(target)
+                .ok_or_else(|| format!("spec.targets: {target:?} is not an address such as you@example.org"))
+        });
+        Ok(Self { address: own_address(&spec.address)?, targets: targets.collect::<Result<_, _>>()? })
+    }
+}
+
+impl TryFrom<&MailboxSpec> for Address {
+    type Error = String;
+
+    fn try_from(spec: &MailboxSpec) -> Result<Self, String> {
+        own_address(&spec.address)
+    }
+}
+
+fn own_address(text: &str) -> Result<Address, String> {
+    Address::own(text).ok_or_else(|| {
+        format!("spec.address: {text:?} is not an address that can be served, such as you@example.org")
+    })
+}
+
+/// All objects of the three kinds.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// MailDomains.
+    pub domains: BTreeMap<ObjectId, Object<MailDomainSpec>>,
+    /// Mailboxes, each with its address.
+    pub mailboxes: BTreeMap<ObjectId, Object<Address>>,
+    /// MailAliases.
+    pub aliases: BTreeMap<ObjectId, Object<AliasSpec>>,
+}
