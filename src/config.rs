@@ -52,6 +52,26 @@ pub struct Tenancy {
     /// The first rule that fits permits.
     #[serde(default)]
     pub rules: Vec<TenancyRule>,
+    /// How much one namespace may declare. The first that names the namespace counts.
+    #[serde(default)]
+    pub quotas: Vec<Quota>,
+}
+
+/// How much each of some namespaces may declare; what is absent is not limited.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Quota {
+    /// Names of namespaces; `*` for every one.
+    pub namespaces: Vec<String>,
+    /// MailDomains.
+    #[serde(default)]
+    pub domains: Option<usize>,
+    /// Mailboxes.
+    #[serde(default)]
+    pub mailboxes: Option<usize>,
+    /// Targets of all MailAliases together.
+    #[serde(default)]
+    pub alias_targets: Option<usize>,
 }
 
 /// Namespaces that may claim domains.
@@ -190,7 +210,9 @@ impl Config {
             }
         }
         for pattern in config.tenancy.rules.iter().flat_map(|rule| &rule.domains) {
-            if pattern != "*" && !is_domain(pattern.strip_prefix("*.").unwrap_or(pattern)) {
+            // All below a top-level domain may be given away, too.
+            let example = pattern.strip_prefix("*.").map_or(pattern.clone(), |parent| format!("a.{parent}"));
+            if pattern != "*" && !is_domain(&example) {
                 return Err(format!(
                     "tenancy.rules: `{pattern}` is neither a domain, nor `*.` and a domain, nor `*`"
                 ));
@@ -214,11 +236,18 @@ impl Tenancy {
             Some(parent) => domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
             None => pattern == domain,
         };
-        self.rules.iter().any(|rule| {
-            rule.namespaces.iter().any(|name| name == "*" || name == namespace)
-                && rule.domains.iter().any(fits)
-        })
+        self.rules.iter().any(|rule| names(&rule.namespaces, namespace) && rule.domains.iter().any(fits))
     }
+
+    /// How much a namespace may declare, if that is limited.
+    pub fn quota(&self, namespace: &str) -> Option<&Quota> {
+        self.quotas.iter().find(|quota| names(&quota.namespaces, namespace))
+    }
+}
+
+/// Whether a list of namespaces means this one.
+fn names(list: &[String], namespace: &str) -> bool {
+    list.iter().any(|name| name == "*" || name == namespace)
 }
 
 #[cfg(test)]
@@ -259,7 +288,8 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
             domains: domains.iter().map(|&s| s.to_owned()).collect(),
         };
         assert!(!Tenancy::default().permits("a", "example.org"));
-        let tenancy = Tenancy { rules: vec![rule(&["a"], &["*.example.org", "example.net"])] };
+        let tenancy =
+            Tenancy { rules: vec![rule(&["a"], &["*.example.org", "example.net"])], ..Tenancy::default() };
         assert!(tenancy.permits("a", "x.example.org"));
         assert!(tenancy.permits("a", "x.y.example.org"));
         assert!(!tenancy.permits("a", "example.org"));
@@ -267,6 +297,7 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
         assert!(!tenancy.permits("b", "x.example.org"));
         assert!(tenancy.permits("a", "example.net"));
         assert!(!tenancy.permits("a", "x.example.net"));
-        assert!(Tenancy { rules: vec![rule(&["*"], &["*"])] }.permits("b", "gmail.com"));
+        let open = Tenancy { rules: vec![rule(&["*"], &["*"])], ..Tenancy::default() };
+        assert!(open.permits("b", "gmail.com"));
     }
 }

@@ -107,7 +107,7 @@ impl Cell {
         self.vanished.retain(|address, until| *until > now && !directory.accepts(address));
         if let Some((_, last)) = self.written.back() {
             for address in last.mailboxes.keys().chain(last.aliases.keys()) {
-                if !directory.accepts(address) {
+                if !address.is_catch_all() && !directory.accepts(address) {
                     self.vanished.entry(address.clone()).or_insert(now + hold);
                 }
             }
@@ -201,10 +201,11 @@ impl Cell {
     }
 
     /// Whether Postfix proved that it accepts the domain: the ground on which an MX is published.
-    pub fn programmed(&self, domain: &str) -> Programmed {
+    pub fn programmed(&self, domain: &str, directory: &Directory) -> Programmed {
         let Some(report) = self.heard() else { return self.on_its_way() };
         let Some(proof) = report.domains.get(domain) else { return self.on_its_way() };
-        if proof.hash != domain_hash(domain, DomainState::Serving) || report.revision.is_none() {
+        let wanted = domain_hash(directory, domain);
+        if Some(&proof.hash) != wanted.as_ref() || report.revision.is_none() {
             return self.on_its_way();
         }
         if !proof.accepted {
@@ -222,9 +223,9 @@ impl Cell {
     }
 
     /// Whether the live tables have a mailbox as the directory wants it.
-    pub fn has_mailbox(&self, address: &Address, id: &ObjectId) -> Programmed {
+    pub fn has_mailbox(&self, address: &Address, id: &ObjectId, directory: &Directory) -> Programmed {
         match self.live.as_ref().is_some_and(|live| live.mailboxes.get(address) == Some(id)) {
-            true => self.programmed(address.domain()),
+            true => self.programmed(address.domain(), directory),
             false => self.on_its_way(),
         }
     }
@@ -233,7 +234,7 @@ impl Cell {
     pub fn has_alias(&self, address: &Address, directory: &Directory) -> Programmed {
         let wanted = directory.aliases.get(address);
         match self.live.as_ref().is_some_and(|live| wanted.is_some() && live.aliases.get(address) == wanted) {
-            true => self.programmed(address.domain()),
+            true => self.programmed(address.domain(), directory),
             false if wanted.is_none() => {
                 Programmed::No(Reason::TargetNotFound, format!("no target of {address} can take its mail"))
             }
@@ -262,9 +263,10 @@ impl Cell {
     }
 
     /// Recipients queued for a draining domain; `None` while that is not known.
-    pub fn queued(&self, domain: &str) -> Option<u64> {
+    pub fn queued(&self, domain: &str, directory: &Directory) -> Option<u64> {
         let report = self.heard()?;
-        let draining = domain_hash(domain, DomainState::Draining);
+        directory.domains.get(domain).filter(|served| served.state == DomainState::Draining)?;
+        let draining = domain_hash(directory, domain)?;
         report.domains.get(domain).filter(|proof| proof.hash == draining)?;
         report.queued.get(domain).copied()
     }

@@ -271,7 +271,7 @@ impl Reconciler {
         Facts {
             claim: served.map(|served| (&served.spec, served.namespace.as_str())),
             absent,
-            queued: cell.and_then(|cell| cell.queued(domain)),
+            queued: cell.and_then(|cell| cell.queued(domain, directory)),
             left_tables: cell.is_none_or(|cell| cell.left(domain)),
         }
     }
@@ -368,9 +368,9 @@ impl Reconciler {
     }
 
     /// What is to be done in DNS for a domain now.
-    fn dns_task(&self, record: &Record) -> Option<(DnsTask, String)> {
+    fn dns_task(&self, record: &Record, directory: &Directory) -> Option<(DnsTask, String)> {
         let cell = self.cells.get(&record.spec.cell)?;
-        let programmed = cell.programmed(&record.domain) == Programmed::Yes;
+        let programmed = cell.programmed(&record.domain, directory) == Programmed::Yes;
         Some((records::dns_task(record, programmed, cell.hostname())?, cell.hostname().to_owned()))
     }
 
@@ -378,7 +378,7 @@ impl Reconciler {
         let now = Instant::now();
         for domain in self.index.records.keys().cloned().collect::<Vec<_>>() {
             let Some(stored) = self.index.records.get(&domain).cloned() else { continue };
-            let Some((task, hostname)) = self.dns_task(&stored.record) else {
+            let Some((task, hostname)) = self.dns_task(&stored.record, directory) else {
                 match stored.record.phase {
                     Phase::Serving => self.desk.forget_withdrawal(&domain),
                     _ => self.desk.forget(&domain),

@@ -86,7 +86,7 @@ impl StatusWriter {
                 continue;
             };
             let domain = object.spec.as_ref().map_or("", |spec| spec.domain.as_str());
-            let programmed = cell_of(domain).map_or_else(unserved, |cell| cell.programmed(domain));
+            let programmed = cell_of(domain).map_or_else(unserved, |cell| cell.programmed(domain, directory));
             let publication = publications.get(domain).unwrap_or(&pending);
             let said = status::domain(&known.status.conditions, verdict, &programmed, publication);
             let mx = verdict.accepted.as_ref().ok().and_then(|()| mx_status(index, domain));
@@ -102,8 +102,8 @@ impl StatusWriter {
                 continue;
             };
             let address = object.spec.as_ref().ok();
-            let programmed =
-                address.and_then(|address| Some(cell_of(address.domain())?.has_mailbox(address, id)));
+            let programmed = address
+                .and_then(|address| Some(cell_of(address.domain())?.has_mailbox(address, id, directory)));
             let said =
                 status::mailbox(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
             let path = address.filter(|_| verdict.accepted.is_ok()).map(maildir);
