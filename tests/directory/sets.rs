@@ -35,10 +35,17 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
     .expect("valid")
 }
 
-/// Any set of objects.
+/// Any set of objects. Most have one object at least for each of the two domains that anybody may claim.
 pub fn sets() -> impl Strategy<Value = Objects> {
-    (objects(domain(), 0..6), objects(own_address(), 0..10), objects(alias(), 0..10))
-        .prop_map(|(domains, mailboxes, aliases)| Objects { domains, mailboxes, aliases })
+    let first = prop::option::weighted(0.9, objects(domain("one.example"), 1..2));
+    let second = prop::option::weighted(0.9, objects(domain("two.example"), 1..2));
+    let any = select(&DOMAINS[..]).prop_flat_map(domain);
+    (first, second, objects(any, 0..3), objects(own_address(), 0..12), objects(alias(), 0..12)).prop_map(
+        |(first, second, more, mailboxes, aliases)| {
+            let domains = first.into_iter().chain(second).chain([more]).flatten().collect();
+            Objects { domains, mailboxes, aliases }
+        },
+    )
 }
 
 /// Objects of one kind, with few names, and ages and changes that are often equal.
@@ -47,11 +54,12 @@ fn objects<S: Clone + std::fmt::Debug + 'static>(
     count: std::ops::Range<usize>,
 ) -> impl Strategy<Value = BTreeMap<ObjectId, Object<S>>> {
     let spec = prop_oneof![
-        19 => spec.prop_map(Ok),
+        49 => spec.prop_map(Ok),
         1 => Just(Err("this version cannot decode it".to_owned())),
     ];
-    let deleting = prop::bool::weighted(0.05);
-    let one = (select(vec!["a", "b", "mail"]), 0..20u8, 0..6i64, 0..3i64, deleting, spec);
+    let deleting = prop::bool::weighted(0.02);
+    let namespace = prop_oneof![1 => Just("a"), 1 => Just("b"), 3 => Just("mail")];
+    let one = (namespace, 0..20u8, 0..6i64, 0..3i64, deleting, spec);
     prop::collection::vec(one, count).prop_map(|all| {
         let object = |(namespace, name, created, later, deleting, spec): (&str, u8, i64, i64, bool, _)| {
             let id = ObjectId { namespace: namespace.to_owned(), name: format!("o{name}") };
@@ -62,10 +70,9 @@ fn objects<S: Clone + std::fmt::Debug + 'static>(
     })
 }
 
-fn domain() -> impl Strategy<Value = MailDomainSpec> {
-    let name = prop_oneof![8 => select(&DOMAINS[..2]), 2 => select(&DOMAINS[2..])];
+fn domain(name: &'static str) -> impl Strategy<Value = MailDomainSpec> {
     let class = prop_oneof![3 => Just("Mailbox"), 1 => Just("Alias")];
-    let allowed = select(vec!["{}", "{from: All}", "{from: Names, names: [b]}"]);
+    let allowed = select(vec!["{}", "{from: All}", "{from: All}", "{from: Names, names: [b]}"]);
     let postmaster = prop_oneof![
         2 => Just(String::new()),
         1 => target().prop_map(|address| format!(", postmaster: '{address}'")),
@@ -75,9 +82,9 @@ fn domain() -> impl Strategy<Value = MailDomainSpec> {
         1 => own_address().prop_map(|address| format!(", catchAll: '{address}'")),
     ];
     let roles = select(vec!["", ", roleAddresses: []", ", roleAddresses: [postmaster, u, hostmaster]"]);
-    let cell = prop_oneof![19 => Just(""), 1 => Just(", cell: moon")];
-    (name, class, allowed, postmaster, catch_all, roles, cell).prop_map(
-        |(name, class, allowed, postmaster, catch_all, roles, cell)| {
+    let cell = prop_oneof![49 => Just(""), 1 => Just(", cell: moon")];
+    (class, allowed, postmaster, catch_all, roles, cell).prop_map(
+        move |(class, allowed, postmaster, catch_all, roles, cell)| {
             let spec = format!(
                 "{{domain: {name}, class: {class}, allowedNamespaces: {allowed}{postmaster}{catch_all}{roles}{cell}}}"
             );
@@ -87,7 +94,7 @@ fn domain() -> impl Strategy<Value = MailDomainSpec> {
 }
 
 fn own_address() -> impl Strategy<Value = Address> {
-    let domain = prop_oneof![9 => select(&DOMAINS[..2]), 1 => select(&DOMAINS[2..])];
+    let domain = prop_oneof![14 => select(&DOMAINS[..2]), 1 => select(&DOMAINS[2..])];
     (select(&LOCALS[..]), domain)
         .prop_map(|(local, domain)| Address::own(&format!("{local}@{domain}")).expect("valid"))
 }
