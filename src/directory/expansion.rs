@@ -55,6 +55,11 @@ pub fn expand(
     for alias in
         roles(domains, &hosts, mailboxes, &graph.edges, config).into_iter().chain(catch_alls(domains))
     {
+        if alias.address.is_catch_all() && !graph.declares(&alias.target) {
+            let refusal = alias.dangling();
+            alias.complain(refusal, &mut unresolved);
+            continue;
+        }
         let added = graph.add(&alias.address, &BTreeSet::from([alias.target.clone()])).and_then(|()| {
             let taken = match domains.get(alias.address.domain()) {
                 Some(domain) if alias.address.is_catch_all() => {
@@ -281,6 +286,11 @@ impl Graph<'_> {
         Ok(count)
     }
 
+    /// Whether an address has a Mailbox or an alias of its own, and not only a catch-all.
+    fn declares(&self, address: &Address) -> bool {
+        self.edges.contains_key(address) || self.mailboxes.contains_key(address)
+    }
+
     /// The alias that Postfix would find for a target; none where a Mailbox is found before.
     fn alias_behind(&self, target: &Address) -> Option<&Address> {
         match self.behind(target) {
@@ -330,9 +340,7 @@ impl Graph<'_> {
             let reached = self.is_copy(address, target)
                 || match self.behind(target) {
                     Behind::Alias(next) => self.resolve(next, known),
-                    // Forwarding unknown addresses elsewhere would make the bounces of others' forgeries.
-                    Behind::Remote => !address.is_catch_all(),
-                    Behind::Mailbox => true,
+                    Behind::Mailbox | Behind::Remote => true,
                     Behind::Nobody => false,
                 };
             if reached {

@@ -8,6 +8,7 @@ mod expansion;
 mod objects;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,15 +7,21 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use vmail_operator::api::address::Address;
 use vmail_operator::api::conditions::Reason;
+use vmail_operator::directory::trace::Trace;
 use vmail_operator::directory::{AliasSpec, Directory, Object, ObjectId, Objects, Refusal, Rules, Verdict};
 use vmail_operator::postfix::tables::tables;
+use vmail_operator::records::Record;
 
 use crate::reference::{End, Reference};
 use crate::sets::{HOST, config, probes, sets};
 
+fn rules() -> Rules<'static> {
+    static RECORDS: BTreeMap<String, Record> = BTreeMap::new();
+    Rules { config: config(), namespace: "mail", records: &RECORDS }
+}
+
 fn directory(objects: &Objects) -> Directory {
-    let config = config();
-    Directory::compute(objects, Rules { config: &config, namespace: "mail", records: &BTreeMap::new() })
+    Directory::compute(objects, rules())
 }
 
 fn accepted(verdicts: &BTreeMap<ObjectId, Verdict>) -> BTreeSet<ObjectId> {
@@ -101,7 +107,17 @@ proptest! {
             if accepts {
                 let ends = tables.ends(&address.to_string(), 0);
                 prop_assert!(!ends.contains(&None), "mail for {} bounces: {:?}", address, ends);
-                prop_assert_eq!(ends.into_iter().flatten().collect::<BTreeSet<_>>(), expected, "{}", address);
+                prop_assert_eq!(ends.into_iter().flatten().collect::<BTreeSet<_>>(), expected.clone(), "{}", address);
+            }
+            let trace = Trace::new(&address, &directory, &objects, rules());
+            prop_assert_eq!(trace.accepted, accepts);
+            prop_assert_eq!(trace.why.is_empty(), accepts, "{}", trace);
+            let traced = trace.ends.iter().map(|end| match end.maildir {
+                Some(_) => End::Maildir(end.address.clone()),
+                None => End::Remote(end.address.clone()),
+            });
+            if accepts {
+                prop_assert_eq!(traced.collect::<BTreeSet<_>>(), expected, "{}", trace);
             }
         }
     }

@@ -158,6 +158,10 @@ impl Reference {
             .collect();
         catch_alls.sort();
         for (address, target) in wanted.into_iter().chain(catch_alls) {
+            let implied = self.implied.iter().any(|(implied, _)| *implied == target);
+            if address.starts_with('@') && !implied && !declared(&target, self) {
+                continue;
+            }
             self.implied.push((address, target));
             if self.leads_back() {
                 self.implied.pop();
@@ -223,11 +227,6 @@ impl Reference {
         match self.rewritten(address) {
             Some((key, targets)) => targets
                 .iter()
-                .filter(|target| {
-                    let remote = !self.is_ours(target.rsplit_once('@').unwrap().1);
-                    // Nobody forwards what comes to unknown addresses.
-                    !(remote && key.starts_with('@'))
-                })
                 .flat_map(|target| {
                     let copy = *target == key && self.mailboxes.iter().any(|(_, mailbox)| mailbox == target);
                     if copy { BTreeSet::from([End::Maildir(target.clone())]) } else { self.ends(target) }

@@ -1,6 +1,7 @@
 //! Generated sets of objects: few names, so that everything collides with everything.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -19,9 +20,12 @@ pub const DOMAINS: [&str; 4] = ["one.example", "two.example", "other.example", H
 /// Local parts that objects declare.
 pub const LOCALS: [&str; 6] = ["u", "v", "w", "x-1", "postmaster", "abuse"];
 
-pub fn config() -> Config {
-    Config::parse(
-        "
+pub fn config() -> &'static Config {
+    static CONFIG: LazyLock<Config> = LazyLock::new(|| Config::parse(CONFIG_YAML).expect("valid"));
+    &CONFIG
+}
+
+const CONFIG_YAML: &str = "
 name: vmail
 postmaster: hostmaster@elsewhere.example
 cells: {default: {hostname: mail.example.test, pod: vmail-postfix-default-0}}
@@ -30,10 +34,7 @@ tenancy:
   - {namespaces: ['*'], domains: [one.example, two.example]}
   - {namespaces: [b], domains: ['*.example']}
 dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
-",
-    )
-    .expect("valid")
-}
+";
 
 /// Any set of objects. Most have one object at least for each of the two domains that anybody may claim.
 pub fn sets() -> impl Strategy<Value = Objects> {
