@@ -10,6 +10,7 @@ mod objects;
 mod publish;
 mod reconcile;
 mod report_status;
+pub mod snapshot;
 mod watch;
 mod write;
 
