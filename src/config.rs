@@ -49,7 +49,7 @@ pub struct CellConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tenancy {
-    /// The first rule that fits permits.
+    /// Each rule that fits permits what it says.
     #[serde(default)]
     pub rules: Vec<TenancyRule>,
     /// How much one namespace may declare. The first that names the namespace counts.
@@ -82,6 +82,20 @@ pub struct TenancyRule {
     pub namespaces: Vec<String>,
     /// `example.org` for the domain alone, `*.example.org` for all below it, `*` for every domain.
     pub domains: Vec<String>,
+    /// What else they may do with these domains.
+    #[serde(default)]
+    pub rights: Vec<Right>,
+}
+
+/// What a tenancy rule can permit besides claiming a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Right {
+    /// To replace an MX that is not ours (`spec.dns.adopt`).
+    Adopt,
+    /// To have the domain served without its MX being published here (`spec.dns.managed: false`): nothing then shows
+    /// that the domain is theirs.
+    Unmanaged,
 }
 
 /// How MX records are published.
@@ -231,12 +245,23 @@ impl Config {
 impl Tenancy {
     /// Whether a rule gives this namespace the domain.
     pub fn permits(&self, namespace: &str, domain: &str) -> bool {
-        let fits = |pattern: &String| match pattern.strip_prefix("*.") {
+        self.about(namespace, domain).next().is_some()
+    }
+
+    /// Whether a rule gives this namespace a right on the domain.
+    pub fn grants(&self, namespace: &str, domain: &str, right: Right) -> bool {
+        self.about(namespace, domain).any(|rule| rule.rights.contains(&right))
+    }
+
+    fn about(&self, namespace: &str, domain: &str) -> impl Iterator<Item = &TenancyRule> {
+        let fits = move |pattern: &String| match pattern.strip_prefix("*.") {
             _ if pattern == "*" => true,
             Some(parent) => domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
             None => pattern == domain,
         };
-        self.rules.iter().any(|rule| names(&rule.namespaces, namespace) && rule.domains.iter().any(fits))
+        self.rules
+            .iter()
+            .filter(move |rule| names(&rule.namespaces, namespace) && rule.domains.iter().any(fits))
     }
 
     /// How much a namespace may declare, if that is limited.
@@ -286,6 +311,7 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
         let rule = |namespaces: &[&str], domains: &[&str]| TenancyRule {
             namespaces: namespaces.iter().map(|&s| s.to_owned()).collect(),
             domains: domains.iter().map(|&s| s.to_owned()).collect(),
+            rights: Vec::new(),
         };
         assert!(!Tenancy::default().permits("a", "example.org"));
         let tenancy =
@@ -299,5 +325,11 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
         assert!(!tenancy.permits("a", "x.example.net"));
         let open = Tenancy { rules: vec![rule(&["*"], &["*"])], ..Tenancy::default() };
         assert!(open.permits("b", "gmail.com"));
+        assert!(!open.grants("b", "gmail.com", Right::Adopt));
+        let mut tenancy = tenancy;
+        tenancy.rules.push(TenancyRule { rights: vec![Right::Adopt], ..rule(&["a"], &["x.example.org"]) });
+        assert!(tenancy.grants("a", "x.example.org", Right::Adopt));
+        assert!(!tenancy.grants("a", "y.example.org", Right::Adopt));
+        assert!(!tenancy.grants("a", "x.example.org", Right::Unmanaged));
     }
 }

@@ -24,7 +24,15 @@ pub enum Programmed {
 }
 
 /// Whether the MX records stand in DNS as wanted.
-pub type Publication = Result<String, Refusal>;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// They do; what the owner should know all the same.
+    Yes(String),
+    /// They do not.
+    No(Refusal),
+    /// Somebody else publishes them (`spec.dns.managed: false`), so nothing is said about it.
+    Elsewhere,
+}
 
 /// The conditions of a MailDomain.
 pub fn domain(
@@ -36,11 +44,16 @@ pub fn domain(
     let accepted = accepted(verdict);
     let in_line = accepted.holds();
     let mut parts = vec![accepted, programmed_as(old, programmed, in_line), resolved_refs(verdict)];
-    parts.push(match publication {
-        _ if !in_line => Statement::no(PUBLISHED, Reason::Pending, "not accepted"),
-        Ok(message) => Statement::yes(PUBLISHED, Reason::Published, message.clone()),
-        Err(refusal) => Statement::no(PUBLISHED, refusal.reason, refusal.message.clone()),
-    });
+    match publication {
+        _ if !in_line => parts.push(Statement::no(PUBLISHED, Reason::Pending, "not accepted")),
+        Publication::Yes(message) => {
+            parts.push(Statement::yes(PUBLISHED, Reason::Published, message.clone()))
+        }
+        Publication::No(refusal) => {
+            parts.push(Statement::no(PUBLISHED, refusal.reason, refusal.message.clone()));
+        }
+        Publication::Elsewhere => {}
+    }
     // A role address that leads nowhere shows in the proof, unless postmaster@ itself works.
     finish(parts, verdict)
 }

@@ -113,6 +113,16 @@ fn default_role_addresses() -> Vec<String> {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsSpec {
+    /// Whether the MX is published here. With `false`, somebody else writes it; the administrator's tenancy rules must
+    /// give the right `unmanaged`.
+    #[serde(default = "default_managed")]
+    pub managed: bool,
+
+    /// Whether an MX that stands there already, and is not ours, is replaced. The administrator's tenancy rules must
+    /// give the right `adopt`.
+    #[serde(default)]
+    pub adopt: bool,
+
     /// The zone to write to. Default: the closest enclosing zone that PowerDNS has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 239))]
@@ -134,8 +144,12 @@ pub struct DnsSpec {
 
 impl Default for DnsSpec {
     fn default() -> Self {
-        Self { zone: None, ttl: default_ttl(), mx: Vec::new() }
+        Self { managed: default_managed(), adopt: false, zone: None, ttl: default_ttl(), mx: Vec::new() }
     }
+}
+
+fn default_managed() -> bool {
+    true
 }
 
 fn default_ttl() -> i32 {

@@ -7,6 +7,7 @@ use super::{Object, ObjectId, Refusal, Rules, ServedDomain, Verdict, by_age, nam
 use crate::api::MailDomainSpec;
 use crate::api::address::is_domain;
 use crate::api::conditions::Reason;
+use crate::config::Right;
 use crate::records::Record;
 use crate::revision::DomainState;
 
@@ -65,6 +66,11 @@ impl Rules<'_> {
     /// Whether the domain belongs to the object's namespace already.
     fn owns(&self, id: &ObjectId, spec: &MailDomainSpec) -> bool {
         self.records.get(&spec.domain).is_some_and(|record| record.namespace == id.namespace)
+    }
+
+    /// Whether the object's namespace has a right on the domain.
+    pub(crate) fn grants(&self, namespace: &str, domain: &str, right: Right) -> bool {
+        namespace == self.namespace || self.config.tenancy.grants(namespace, domain, right)
     }
 
     /// Whether the domain is being served for the object's namespace.
@@ -134,5 +140,18 @@ fn permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(
         );
         return Err(Refusal::new(Reason::DomainNotPermitted, message));
     }
+    // Of a domain that is served, the DNS half alone says so, and leaves what is published.
+    if !spec.dns.managed && !rules.grants(&id.namespace, domain, Right::Unmanaged) && !rules.serves(id, spec)
+    {
+        return Err(unmanaged(&id.namespace, domain));
+    }
     Ok(())
+}
+
+/// What is said of `spec.dns.managed: false` without the right to it.
+pub(crate) fn unmanaged(namespace: &str, domain: &str) -> Refusal {
+    let message = format!(
+        "namespace {namespace} may not have {domain} served without its MX being published here: leave out spec.dns.managed, or ask the administrator for the right `unmanaged` in the chart's value tenancy.rules"
+    );
+    Refusal::new(Reason::DomainNotPermitted, message)
 }

@@ -12,6 +12,7 @@ pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use domains::unmanaged;
 pub use objects::{AliasSpec, Object, ObjectId, Objects};
 
 use crate::api::MailDomainSpec;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::*;
+use crate::config::Right;
 use crate::records::Phase;
 
 fn config() -> Config {
@@ -140,6 +141,22 @@ fn tenancy_is_asked_for_new_claims_alone() {
     let record = Record::new("other.example", "a", serde_yaml::from_str(spec).expect("a spec"));
     let directory = set.with_records(&BTreeMap::from([("other.example".to_owned(), record)]));
     assert_eq!(reason(&directory.domain_verdicts, "a/1"), None, "what is served is not taken away");
+}
+
+#[test]
+fn staying_unpublished_is_a_right() {
+    let spec = "{domain: example.org, dns: {managed: false}}";
+    let set = Set::default().domain("a/1", spec);
+    assert_eq!(reason(&set.compute().domain_verdicts, "a/1"), Some(Reason::DomainNotPermitted));
+    assert_eq!(reason(&Set::default().domain("mail/1", spec).compute().domain_verdicts, "mail/1"), None);
+    let record = Record::new("example.org", "a", serde_yaml::from_str(ORG).expect("a spec"));
+    let directory = set.with_records(&BTreeMap::from([("example.org".to_owned(), record)]));
+    assert_eq!(reason(&directory.domain_verdicts, "a/1"), None, "what is served stays");
+    let mut config = config();
+    config.tenancy.rules[0].rights = vec![Right::Unmanaged];
+    let directory =
+        Directory::compute(&set.0, Rules { config: &config, namespace: "mail", records: &BTreeMap::new() });
+    assert_eq!(reason(&directory.domain_verdicts, "a/1"), None);
 }
 
 #[test]

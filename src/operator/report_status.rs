@@ -80,7 +80,7 @@ impl StatusWriter {
         let cell_of =
             |domain: &str| directory.domains.get(domain).and_then(|served| cells.get(&served.spec.cell));
 
-        let pending = Err(Refusal { reason: Reason::Pending, message: String::new() });
+        let pending = Publication::No(Refusal { reason: Reason::Pending, message: String::new() });
         for (id, verdict) in &directory.domain_verdicts {
             let (Some(known), Some(object)) = (index.domains.get(id), index.objects.domains.get(id)) else {
                 continue;
