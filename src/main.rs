@@ -30,6 +30,9 @@ enum Command {
     },
     /// Print the custom resource definitions as YAML
     Crds,
+    /// Print the reference of the API as Markdown
+    #[command(hide = true)]
+    ApiReference,
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -37,6 +40,10 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Crds => print_crds(),
+        Command::ApiReference => {
+            print!("{}", vmail_operator::api::reference::reference());
+            Ok(())
+        }
         Command::ProbeStorage { directory } => agent::storage::probe(&directory).map_err(Into::into),
         Command::Run(options) => run_operator(options),
         Command::Agent(options) => {
