@@ -9,6 +9,7 @@ pub mod api;
 pub mod config;
 pub mod directory;
 pub mod dns;
+pub mod manifests;
 pub mod operator;
 pub mod postfix;
 pub mod records;

@@ -2,6 +2,7 @@
 //! The rules of one object, asked of a real API server.
 
 mod apiserver;
+mod offline;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -70,6 +71,8 @@ async fn rules_of_one_object() {
     for (number, (kind, spec, sentence)) in rows.iter().enumerate() {
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let result = api(client, kind).create(&params, &object(kind, &format!("row-{number}"), spec)).await;
+        let refusal = result.as_ref().err().map(ToString::to_string);
+        wrong.extend(offline::disagreement(kind, &format!("row-{number}"), spec, refusal.as_deref()));
         match result {
             Ok(_) if sentence.is_empty() => {}
             Ok(_) => wrong.push(format!("let in: {kind} {spec}")),
