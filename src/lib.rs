@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod command;
 pub mod config;
 pub mod directory;
 pub mod dns;

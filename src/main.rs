@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use vmail_operator::{agent, operator};
+use vmail_operator::{agent, command, operator};
 
 /// Postfix virtual mail domains on Kubernetes, published in DNS once proved.
 #[derive(Parser)]
@@ -30,6 +30,9 @@ enum Command {
     },
     /// Print the custom resource definitions as YAML
     Crds,
+    Check(command::CheckOptions),
+    Render(command::RenderOptions),
+    Completion(command::CompletionOptions),
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -37,6 +40,9 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Crds => print_crds(),
+        Command::Check(options) => return command::check(&options),
+        Command::Render(options) => return command::render(&options),
+        Command::Completion(options) => return command::completion(&options, &Cli::command()),
         Command::ProbeStorage { directory } => agent::storage::probe(&directory).map_err(Into::into),
         Command::Run(options) => run_operator(options),
         Command::Agent(options) => {
