@@ -72,14 +72,16 @@ pub fn alias(old: &[Condition], verdict: &Verdict, programmed: &Programmed) -> V
     finish(vec![accepted, resolved_refs(verdict), programmed], verdict)
 }
 
-fn accepted(verdict: &Verdict) -> Statement {
+/// Whether the rules let an object in.
+pub fn accepted(verdict: &Verdict) -> Statement {
     match &verdict.accepted {
         Ok(()) => Statement::yes(ACCEPTED, Reason::Accepted, ""),
         Err(refusal) => Statement::no(ACCEPTED, refusal.reason, refusal.message.clone()),
     }
 }
 
-fn resolved_refs(verdict: &Verdict) -> Statement {
+/// Whether everything that an object refers to exists.
+pub fn resolved_refs(verdict: &Verdict) -> Statement {
     match &verdict.resolved_refs {
         Ok(()) => Statement::yes(RESOLVED_REFS, Reason::ResolvedRefs, ""),
         Err(refusal) => Statement::no(RESOLVED_REFS, refusal.reason, refusal.message.clone()),

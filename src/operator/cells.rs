@@ -10,8 +10,8 @@ use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::config::{CellConfig, Config};
 use crate::directory::{Directory, ObjectId};
-use crate::postfix::main_cf::{MainCf, main_cf, master_cf};
-use crate::postfix::tables::{domain_hash, tables};
+use crate::postfix::revision_files;
+use crate::postfix::tables::domain_hash;
 use crate::records::Record;
 use crate::revision::{DomainState, Index, Report};
 use crate::status::Programmed;
@@ -90,14 +90,9 @@ impl Cell {
         self.note_vanished(directory, Duration::from_secs(config.vanished_seconds.into()), now);
         let vanished: BTreeSet<Address> = self.vanished.keys().cloned().collect();
         let recorded = |domain: &str| records.get(domain).is_some_and(Record::in_tables);
-        let mut files = tables(directory, &self.name, &self.config.hostname, recorded, &vanished);
-        let main = main_cf(&MainCf {
-            hostname: self.config.hostname.clone(),
-            message_size_limit: config.postfix.message_size_limit,
-            parameters: config.postfix.parameters.clone(),
-        });
-        files.insert("main.cf".to_owned(), main.map_err(|error| error.to_string())?);
-        files.insert("master.cf".to_owned(), master_cf());
+        let hostname = &self.config.hostname;
+        let files = revision_files(directory, &self.name, hostname, &config.postfix, recorded, &vanished);
+        let files = files.map_err(|error| error.to_string())?;
         let index = Index::new(&self.name, &files);
         Ok(Rendered { index, files, directory: directory.clone() })
     }

@@ -6,7 +6,7 @@ mod cells;
 mod http;
 mod index;
 mod lease;
-mod objects;
+pub mod objects;
 mod publish;
 mod reconcile;
 mod report_status;
