@@ -128,7 +128,7 @@ fn permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(
     }
     if !rules.config.cells.contains_key(&spec.cell) {
         let cells: Vec<&str> = rules.config.cells.keys().map(String::as_str).collect();
-        let message = format!("spec.cell: there is no cell {}; cells are: {}", spec.cell, cells.join(", "));
+        let message = format!("spec.cell: there is no cell {:?}; cells are: {}", spec.cell, cells.join(", "));
         return Err(Refusal::new(Reason::CellNotFound, message));
     }
     // A rule gates new claims: on a served domain a changed rule must not take mail away.

@@ -1,6 +1,7 @@
 #![allow(missing_docs)]
 //! What holds for any set of objects: generated sets, judged by the directory and by a naive reference.
 
+mod hostile;
 mod properties;
 mod reference;
 mod sets;

@@ -1,8 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Schema;
+use crate::api::address::{Address, is_domain};
 use crate::api::crds;
 
 /// What the schema of a kind says of an object.
@@ -162,4 +164,73 @@ fn every_keyword_of_the_schemas_is_judged() {
         .filter(|word| !judged.contains(&word.as_str()) && !words.contains(&word.as_str()))
         .collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+/// Parts of addresses, good and bad.
+const PARTS: [&str; 34] = [
+    "a",
+    "b1",
+    "you",
+    "Z",
+    "_",
+    ".",
+    "..",
+    "-",
+    "=",
+    "~",
+    "+",
+    "&",
+    "*",
+    "?",
+    "^",
+    "{",
+    "}",
+    "$",
+    "#",
+    "'",
+    "@",
+    "example",
+    ".org",
+    "@example.org",
+    "xn--a",
+    "\n",
+    " ",
+    ",",
+    "/",
+    "!",
+    "%",
+    "ü",
+    "\u{212a}",
+    "1",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// The grammar is written twice: as CEL for the API server, and as a parser for all that did not come through it.
+    #[test]
+    fn the_rules_and_the_parser_are_one_grammar(
+        parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 0..5), whole in prop::bool::ANY,
+    ) {
+        let text = parts.concat() + if whole { "@example.org" } else { "" };
+        let metadata = || json!({ "name": "a" });
+        let let_in = |kind: &str, spec: Value| SCHEMAS.with(|schemas| {
+            let object = json!({ "apiVersion": "vmail.dev/v1alpha1", "kind": kind, "metadata": metadata(), "spec": spec });
+            schemas[kind].judge(&object).is_ok()
+        });
+        let own = let_in("Mailbox", json!({ "address": text }));
+        prop_assert_eq!(own, Address::own(&text).is_some(), "own {:?}", text);
+        let targets = json!({ "address": "list@example.org", "targets": [text] });
+        prop_assert_eq!(let_in("MailAlias", targets), Address::target(&text).is_some(), "target {:?}", text);
+        let domain = text.len() >= 3 && text.len() <= 239 && is_domain(&text);
+        prop_assert_eq!(let_in("MailDomain", json!({ "domain": text })), domain, "domain {:?}", text);
+        let role = Address::role(&text, "example.org").is_some();
+        let roles = json!({ "domain": "example.org", "roleAddresses": [text] });
+        prop_assert_eq!(let_in("MailDomain", roles), role, "role {:?}", text);
+    }
+}
+
+thread_local! {
+    static SCHEMAS: BTreeMap<String, Schema> =
+        crds().iter().map(|crd| (crd.spec.names.kind.clone(), Schema::of(crd).expect("a schema"))).collect();
 }
