@@ -87,10 +87,7 @@ fn programmed_as(old: &[Condition], programmed: &Programmed, accepted: bool) -> 
 
 /// Adds the summary. An object that waits for another one to appear is not stalled: nobody has to touch it.
 fn finish(mut parts: Vec<Statement>, verdict: &Verdict) -> Vec<Statement> {
-    let stalled = verdict
-        .accepted
-        .as_ref()
-        .is_err_and(|refusal| !matches!(refusal.reason, Reason::DomainNotFound | Reason::Pending));
+    let stalled = verdict.accepted.as_ref().is_err_and(|refusal| !Reason::WAITING.contains(&refusal.reason));
     let said = summary(&parts, stalled);
     debug_assert!(said.iter().all(|statement| [READY, STALLED].contains(&statement.kind)));
     parts.extend(said);

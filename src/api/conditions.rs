@@ -112,6 +112,12 @@ reasons! {
     WriteHadNoEffect,
 }
 
+impl Reason {
+    /// With these an object waits for something that comes by itself, or with another object: nobody need
+    /// touch it.
+    pub const WAITING: [Reason; 2] = [Reason::Pending, Reason::DomainNotFound];
+}
+
 /// A condition without its time: what is to be said now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {

@@ -5,13 +5,14 @@ mod agents;
 mod cells;
 mod http;
 mod index;
-mod lease;
+pub mod lease;
 mod objects;
 mod publish;
 mod reconcile;
+mod record_events;
 mod report_status;
 mod watch;
-mod write;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
