@@ -148,6 +148,22 @@ impl Statement {
     }
 }
 
+/// The status of an object that the operator has not seen yet: a default in the schema, so that the API server shows
+/// it from the first moment on, and tools do not take an object without conditions for one that is ready (kstatus
+/// does, <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>).
+pub(super) fn unseen() -> serde_json::Value {
+    serde_json::json!({
+        "observedGeneration": -1,
+        "conditions": [{
+            "type": READY,
+            "status": "Unknown",
+            "reason": Reason::Pending.as_str(),
+            "message": "the operator has not seen this object yet; if this stays, see whether it runs",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }],
+    })
+}
+
 /// The new list of conditions, or `None` when it would say what `old` says: times aside, an
 /// unchanged status is not written. A transition time changes with the status alone.
 pub fn update(

@@ -87,8 +87,7 @@ async fn write(writer: Writer, mut events: mpsc::Receiver<Event>, counts: Arc<Co
 fn event(object: &ObjectReference, news: News, instance: &str) -> Event {
     Event {
         metadata: ObjectMeta {
-            // The API server cuts it where it must and adds what makes it unique.
-            generate_name: Some(format!("{}.", object.name.as_deref().unwrap_or_default())),
+            generate_name: Some(name_prefix(object.name.as_deref().unwrap_or_default())),
             namespace: object.namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -101,5 +100,47 @@ fn event(object: &ObjectReference, news: News, instance: &str) -> Event {
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance.to_owned()),
         ..Event::default()
+    }
+}
+
+/// The name of an Event begins with that of its object; the API server adds what makes it unique. It takes a
+/// prefix of 58 characters, and none that ends with a dot.
+fn name_prefix(object: &str) -> String {
+    let start: String = object.chars().take(57).collect();
+    format!("{}-", start.trim_end_matches(['.', '-']))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{Client, Config};
+
+    use super::*;
+    use crate::operator::lease;
+
+    #[test]
+    fn a_name_begins_with_its_objects() {
+        assert_eq!(name_prefix("example.org"), "example.org-");
+        assert_eq!(name_prefix(&"a".repeat(253)).len(), 58);
+        assert_eq!(name_prefix(&format!("{}.org", "a".repeat(56))), format!("{}-", "a".repeat(56)));
+    }
+
+    #[tokio::test]
+    async fn more_than_the_queue_holds_is_dropped_at_once_and_counted() {
+        // Nothing listens there, and the lease is never held.
+        let nowhere = Config::new("http://127.0.0.1:1".parse().expect("a URL"));
+        let client = Client::try_from(nowhere).expect("a client");
+        let held = lease::compete(client.clone(), "mail", "vmail", "test".to_owned(), || ());
+        let recorder = EventRecorder::start(Writer::new(client, "mail", "vmail", held));
+        let news = || News {
+            type_: "Warning",
+            action: "Accepted".to_owned(),
+            reason: "AddressConflict".to_owned(),
+            note: "taken".to_owned(),
+        };
+        for _ in 0..10_000 {
+            recorder.record(&ObjectReference::default(), vec![news()]);
+        }
+        let (recorded, dropped) = recorder.counts();
+        assert_eq!((recorded, dropped), (0, 10_000 - QUEUE as u64));
     }
 }

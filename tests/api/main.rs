@@ -2,6 +2,11 @@
 //! The rules of one object, asked of a real API server.
 
 mod apiserver;
+mod apply;
+mod events;
+mod health;
+mod kubectl;
+mod situations;
 
 use std::time::{Duration, Instant};
 
