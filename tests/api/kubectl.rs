@@ -105,3 +105,23 @@ async fn kubectl_shows_what_is_the_case_and_waits_for_it() {
     edit::<MailDomain>(client, "served", json!({ "dns": { "ttl": 60 } })).await;
     wait("maildomain/served", "1s").expect_err("the operator has not seen the change");
 }
+
+/// As `docs/gitops.md` says it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_checks_merge_into_what_argo_cd_has() {
+    let server = ApiServer::start().await;
+    for line in ["create namespace argocd", "-n argocd create configmap argocd-cm --from-literal=url=there"] {
+        kubectl(&server, &line.split(' ').collect::<Vec<_>>()).expect("created");
+    }
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/gitops/argocd-cm.yaml");
+    let patch = ["-n", "argocd", "patch", "configmap", "argocd-cm", "--patch-file", file];
+    kubectl(&server, &patch).expect("merged");
+    let path = "jsonpath={.data}";
+    let data =
+        kubectl(&server, &["-n", "argocd", "get", "configmap", "argocd-cm", "-o", path]).expect("data");
+    let data: std::collections::BTreeMap<String, String> = serde_json::from_str(&data).expect("JSON");
+    assert_eq!((data.len(), data["url"].as_str()), (4, "there"));
+    let scripts: std::collections::BTreeSet<&String> =
+        data.iter().filter(|(key, _)| key.starts_with("resource.")).map(|(_, script)| script).collect();
+    assert_eq!(scripts.len(), 1, "the same for each kind");
+}
