@@ -97,7 +97,7 @@ fn holds(kind: &str) -> &'static str {
         PROGRAMMED => "the running Postfix proved that it accepts the domain",
         PUBLISHED => "the MX records stand in DNS as wanted",
         RESOLVED_REFS => "everything that it refers to exists",
-        _ => "Postfix accepts its mail, and its MX records stand in DNS",
+        _ => "all that it needs is in place",
     }
 }
 
