@@ -74,8 +74,13 @@ crds: need-cargo ## Write the custom resource definitions from the types in src/
 	cp crds/*.yaml $(CHART)/files/crds/
 	$(done)
 
+.PHONY: api-reference
+api-reference: need-cargo ## Write docs/api.md from the types in src/api
+	@cargo run --quiet --locked -- api-reference >docs/api.md
+	$(done)
+
 .PHONY: check
-check: check-fmt check-clippy check-deny check-crds check-chart ## Everything about the source but the tests
+check: check-fmt check-clippy check-deny check-crds check-api-reference check-chart ## Everything about the source but the tests
 
 .PHONY: check-fmt
 check-fmt: need-cargo
@@ -101,6 +106,12 @@ check-crds: need-cargo
 	  diff -u --recursive --exclude=split "$$committed" "$$fresh" ||
 	    { echo "$$committed is not what src/api says: run \`make crds\`" >&2; exit 1; }
 	done
+	$(done)
+
+.PHONY: check-api-reference
+check-api-reference: need-cargo
+	@diff -u docs/api.md <(cargo run --quiet --locked -- api-reference) ||
+	  { echo 'docs/api.md is not what src/api says: run `make api-reference`' >&2; exit 1; }
 	$(done)
 
 .PHONY: check-chart

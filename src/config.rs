@@ -49,9 +49,29 @@ pub struct CellConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tenancy {
-    /// The first rule that fits permits.
+    /// Each rule that fits permits what it says.
     #[serde(default)]
     pub rules: Vec<TenancyRule>,
+    /// How much one namespace may declare. The first that names the namespace counts.
+    #[serde(default)]
+    pub quotas: Vec<Quota>,
+}
+
+/// How much each of some namespaces may declare; what is absent is not limited.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Quota {
+    /// Names of namespaces; `*` for every one.
+    pub namespaces: Vec<String>,
+    /// MailDomains.
+    #[serde(default)]
+    pub domains: Option<usize>,
+    /// Mailboxes.
+    #[serde(default)]
+    pub mailboxes: Option<usize>,
+    /// Targets of all MailAliases together.
+    #[serde(default)]
+    pub alias_targets: Option<usize>,
 }
 
 /// Namespaces that may claim domains.
@@ -62,6 +82,20 @@ pub struct TenancyRule {
     pub namespaces: Vec<String>,
     /// `example.org` for the domain alone, `*.example.org` for all below it, `*` for every domain.
     pub domains: Vec<String>,
+    /// What else they may do with these domains.
+    #[serde(default)]
+    pub rights: Vec<Right>,
+}
+
+/// What a tenancy rule can permit besides claiming a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Right {
+    /// To replace an MX that is not ours (`spec.dns.adopt`).
+    Adopt,
+    /// To have the domain served without its MX being published here (`spec.dns.managed: false`): nothing then shows
+    /// that the domain is theirs.
+    Unmanaged,
 }
 
 /// How MX records are published.
@@ -190,7 +224,9 @@ impl Config {
             }
         }
         for pattern in config.tenancy.rules.iter().flat_map(|rule| &rule.domains) {
-            if pattern != "*" && !is_domain(pattern.strip_prefix("*.").unwrap_or(pattern)) {
+            // All below a top-level domain may be given away, too.
+            let example = pattern.strip_prefix("*.").map_or(pattern.clone(), |parent| format!("a.{parent}"));
+            if pattern != "*" && !is_domain(&example) {
                 return Err(format!(
                     "tenancy.rules: `{pattern}` is neither a domain, nor `*.` and a domain, nor `*`"
                 ));
@@ -209,16 +245,34 @@ impl Config {
 impl Tenancy {
     /// Whether a rule gives this namespace the domain.
     pub fn permits(&self, namespace: &str, domain: &str) -> bool {
-        let fits = |pattern: &String| match pattern.strip_prefix("*.") {
+        self.about(namespace, domain).next().is_some()
+    }
+
+    /// Whether a rule gives this namespace a right on the domain.
+    pub fn grants(&self, namespace: &str, domain: &str, right: Right) -> bool {
+        self.about(namespace, domain).any(|rule| rule.rights.contains(&right))
+    }
+
+    fn about(&self, namespace: &str, domain: &str) -> impl Iterator<Item = &TenancyRule> {
+        let fits = move |pattern: &String| match pattern.strip_prefix("*.") {
             _ if pattern == "*" => true,
             Some(parent) => domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
             None => pattern == domain,
         };
-        self.rules.iter().any(|rule| {
-            rule.namespaces.iter().any(|name| name == "*" || name == namespace)
-                && rule.domains.iter().any(fits)
-        })
+        self.rules
+            .iter()
+            .filter(move |rule| names(&rule.namespaces, namespace) && rule.domains.iter().any(fits))
     }
+
+    /// How much a namespace may declare, if that is limited.
+    pub fn quota(&self, namespace: &str) -> Option<&Quota> {
+        self.quotas.iter().find(|quota| names(&quota.namespaces, namespace))
+    }
+}
+
+/// Whether a list of namespaces means this one.
+fn names(list: &[String], namespace: &str) -> bool {
+    list.iter().any(|name| name == "*" || name == namespace)
 }
 
 #[cfg(test)]
@@ -257,9 +311,11 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
         let rule = |namespaces: &[&str], domains: &[&str]| TenancyRule {
             namespaces: namespaces.iter().map(|&s| s.to_owned()).collect(),
             domains: domains.iter().map(|&s| s.to_owned()).collect(),
+            rights: Vec::new(),
         };
         assert!(!Tenancy::default().permits("a", "example.org"));
-        let tenancy = Tenancy { rules: vec![rule(&["a"], &["*.example.org", "example.net"])] };
+        let tenancy =
+            Tenancy { rules: vec![rule(&["a"], &["*.example.org", "example.net"])], ..Tenancy::default() };
         assert!(tenancy.permits("a", "x.example.org"));
         assert!(tenancy.permits("a", "x.y.example.org"));
         assert!(!tenancy.permits("a", "example.org"));
@@ -267,6 +323,13 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
         assert!(!tenancy.permits("b", "x.example.org"));
         assert!(tenancy.permits("a", "example.net"));
         assert!(!tenancy.permits("a", "x.example.net"));
-        assert!(Tenancy { rules: vec![rule(&["*"], &["*"])] }.permits("b", "gmail.com"));
+        let open = Tenancy { rules: vec![rule(&["*"], &["*"])], ..Tenancy::default() };
+        assert!(open.permits("b", "gmail.com"));
+        assert!(!open.grants("b", "gmail.com", Right::Adopt));
+        let mut tenancy = tenancy;
+        tenancy.rules.push(TenancyRule { rights: vec![Right::Adopt], ..rule(&["a"], &["x.example.org"]) });
+        assert!(tenancy.grants("a", "x.example.org", Right::Adopt));
+        assert!(!tenancy.grants("a", "y.example.org", Right::Adopt));
+        assert!(!tenancy.grants("a", "x.example.org", Right::Unmanaged));
     }
 }

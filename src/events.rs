@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::api::conditions::update;
     use crate::directory::{Refusal, Verdict};
-    use crate::status::{self, Programmed};
+    use crate::status::{self, Programmed, Publication};
 
     fn verdict(accepted: Result<(), Reason>, resolved: Result<(), Reason>) -> Verdict {
         let refusal = |reason| Refusal::new(reason, format!("because of {reason:?}"));
@@ -136,8 +136,12 @@ mod tests {
         Programmed::AsBefore(Reason::Pending, "the new tables are on their way".to_owned())
     }
 
-    fn unpublished(reason: Reason) -> status::Publication {
-        Err(Refusal::new(reason, format!("because of {reason:?}")))
+    fn published() -> Publication {
+        Publication::Yes(String::new())
+    }
+
+    fn unpublished(reason: Reason) -> Publication {
+        Publication::No(Refusal::new(reason, format!("because of {reason:?}")))
     }
 
     /// A life of an object: what each status in turn tells.
@@ -160,12 +164,7 @@ mod tests {
             told.into_iter().map(|news| (news.type_, news.action, news.reason)).collect()
         }
 
-        fn domain(
-            &mut self,
-            verdict: &Verdict,
-            programmed: &Programmed,
-            dns: &status::Publication,
-        ) -> Vec<String> {
+        fn domain(&mut self, verdict: &Verdict, programmed: &Programmed, dns: &Publication) -> Vec<String> {
             let said = status::domain(&self.conditions, verdict, programmed, dns);
             self.goes_on(&said).into_iter().map(|(kind, _, reason)| format!("{kind} {reason}")).collect()
         }
@@ -189,15 +188,15 @@ mod tests {
         let wait = unpublished(Reason::Pending);
         assert_eq!(life.domain(&well(), &pending(), &wait), ["Normal Accepted"]);
         assert_eq!(life.domain(&well(), &Programmed::Yes, &wait), ["Normal Programmed"]);
-        assert_eq!(life.domain(&well(), &Programmed::Yes, &Ok(String::new())), ["Normal Ready"]);
-        assert_eq!(life.domain(&well(), &Programmed::Yes, &Ok(String::new())), [""; 0]);
+        assert_eq!(life.domain(&well(), &Programmed::Yes, &published()), ["Normal Ready"]);
+        assert_eq!(life.domain(&well(), &Programmed::Yes, &published()), [""; 0]);
         assert_eq!(
-            life.domain(&well(), &Programmed::Yes, &Ok("a warning".to_owned())),
+            life.domain(&well(), &Programmed::Yes, &Publication::Yes("a warning".to_owned())),
             [""; 0],
             "a new message"
         );
         assert_eq!(life.domain(&well(), &Programmed::Yes, &wait), [""; 0], "another MX is on its way");
-        assert_eq!(life.domain(&well(), &Programmed::Yes, &Ok(String::new())), ["Normal Ready"]);
+        assert_eq!(life.domain(&well(), &Programmed::Yes, &published()), ["Normal Ready"]);
     }
 
     #[test]
@@ -215,8 +214,8 @@ mod tests {
             life.domain(&well(), &Programmed::Yes, &unpublished(Reason::RecordConflict)),
             ["Normal Programmed", "Warning RecordConflict"]
         );
-        assert_eq!(life.domain(&well(), &Programmed::Yes, &Ok(String::new())), ["Normal Ready"]);
-        assert_eq!(life.domain(&well(), &other, &Ok(String::new())), ["Warning ProofFailed"]);
+        assert_eq!(life.domain(&well(), &Programmed::Yes, &published()), ["Normal Ready"]);
+        assert_eq!(life.domain(&well(), &other, &published()), ["Warning ProofFailed"]);
     }
 
     #[test]
@@ -232,7 +231,7 @@ mod tests {
         let failed = Programmed::No(Reason::ProofFailed, "550".to_owned());
         assert_eq!(life.domain(&dangling, &failed, &wait), ["Warning ProofFailed"]);
         assert_eq!(
-            life.domain(&dangling, &Programmed::Yes, &Ok(String::new())),
+            life.domain(&dangling, &Programmed::Yes, &published()),
             ["Normal Published", "Warning TargetNotFound"]
         );
     }

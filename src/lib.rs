@@ -6,10 +6,12 @@
 
 pub mod agent;
 pub mod api;
+pub mod command;
 pub mod config;
 pub mod directory;
 pub mod dns;
 pub mod events;
+pub mod manifests;
 pub mod operator;
 pub mod postfix;
 pub mod records;

@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use vmail_operator::{agent, operator};
+use vmail_operator::{agent, command, operator};
 
 /// Postfix virtual mail domains on Kubernetes, published in DNS once proved.
 #[derive(Parser)]
@@ -30,6 +30,13 @@ enum Command {
     },
     /// Print the custom resource definitions as YAML
     Crds,
+    Check(command::CheckOptions),
+    Render(command::RenderOptions),
+    Trace(command::TraceOptions),
+    Completion(command::CompletionOptions),
+    /// Print the reference of the API as Markdown
+    #[command(hide = true)]
+    ApiReference,
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -37,6 +44,17 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Crds => print_crds(),
+        Command::Check(options) => return command::check(&options),
+        Command::Render(options) => return command::render(&options),
+        Command::Trace(options) => match block_on(command::trace(&options)) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Completion(options) => return command::completion(&options, &Cli::command()),
+        Command::ApiReference => {
+            print!("{}", vmail_operator::api::reference::reference());
+            Ok(())
+        }
         Command::ProbeStorage { directory } => agent::storage::probe(&directory).map_err(Into::into),
         Command::Run(options) => run_operator(options),
         Command::Agent(options) => {
@@ -66,12 +84,15 @@ fn print_crds() -> Outcome {
 
 fn run_operator(options: operator::RunOptions) -> Outcome {
     start_logs();
+    Ok(block_on(operator::run(options))??)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn std::error::Error>> {
     // One TLS provider for everything in this process.
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| "the TLS provider was installed twice")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(operator::run(options))?)
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work))
 }
 
 /// JSON in a cluster, readable on a terminal.

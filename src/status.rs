@@ -26,7 +26,15 @@ pub enum Programmed {
 }
 
 /// Whether the MX records stand in DNS as wanted.
-pub type Publication = Result<String, Refusal>;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// They do; what the owner should know all the same.
+    Yes(String),
+    /// They do not.
+    No(Refusal),
+    /// Somebody else publishes them (`spec.dns.managed: false`), so nothing is said about it.
+    Elsewhere,
+}
 
 /// The conditions of a MailDomain.
 pub fn domain(
@@ -39,16 +47,18 @@ pub fn domain(
     let in_line = accepted.holds();
     let programmed = programmed_as(old, programmed, in_line);
     let published = match publication {
-        _ if !in_line => Statement::no(PUBLISHED, Reason::Pending, "not accepted"),
-        Ok(message) => Statement::yes(PUBLISHED, Reason::Published, message.clone()),
-        // DNS is being asked: until it answers, what it said last is the best answer.
-        Err(refusal) if refusal.reason == Reason::Pending && programmed.holds() => {
-            refused_before(old, PUBLISHED)
-                .unwrap_or_else(|| Statement::no(PUBLISHED, refusal.reason, refusal.message.clone()))
+        _ if !in_line => Some(Statement::no(PUBLISHED, Reason::Pending, "not accepted")),
+        Publication::Yes(message) => Some(Statement::yes(PUBLISHED, Reason::Published, message.clone())),
+        Publication::No(refusal) => {
+            // DNS is being asked: until it answers, what it said last is the best answer.
+            let asked = refusal.reason == Reason::Pending && programmed.holds();
+            let before = refused_before(old, PUBLISHED).filter(|_| asked);
+            Some(before.unwrap_or_else(|| Statement::no(PUBLISHED, refusal.reason, refusal.message.clone())))
         }
-        Err(refusal) => Statement::no(PUBLISHED, refusal.reason, refusal.message.clone()),
+        Publication::Elsewhere => None,
     };
-    let parts = vec![accepted, programmed, resolved_refs(verdict), published];
+    let mut parts = vec![accepted, programmed, resolved_refs(verdict)];
+    parts.extend(published);
     // A role address that leads nowhere shows in the proof, unless postmaster@ itself works.
     finish(parts, verdict)
 }
@@ -67,14 +77,16 @@ pub fn alias(old: &[Condition], verdict: &Verdict, programmed: &Programmed) -> V
     finish(vec![accepted, resolved_refs(verdict), programmed], verdict)
 }
 
-fn accepted(verdict: &Verdict) -> Statement {
+/// Whether the rules let an object in.
+pub fn accepted(verdict: &Verdict) -> Statement {
     match &verdict.accepted {
         Ok(()) => Statement::yes(ACCEPTED, Reason::Accepted, ""),
         Err(refusal) => Statement::no(ACCEPTED, refusal.reason, refusal.message.clone()),
     }
 }
 
-fn resolved_refs(verdict: &Verdict) -> Statement {
+/// Whether everything that an object refers to exists.
+pub fn resolved_refs(verdict: &Verdict) -> Statement {
     match &verdict.resolved_refs {
         Ok(()) => Statement::yes(RESOLVED_REFS, Reason::ResolvedRefs, ""),
         Err(refusal) => Statement::no(RESOLVED_REFS, refusal.reason, refusal.message.clone()),
@@ -129,14 +141,14 @@ mod tests {
     }
 
     fn pending() -> Publication {
-        Err(Refusal::new(Reason::Pending, "wait"))
+        Publication::No(Refusal::new(Reason::Pending, "wait"))
     }
 
     #[test]
     fn a_restart_changes_no_status() {
         let unreachable = || Programmed::AsBefore(Reason::AgentUnreachable, "no route".to_owned());
         let failed = || Programmed::No(Reason::ProofFailed, "550".to_owned());
-        let conflict = || Err(Refusal::new(Reason::RecordConflict, "another MX"));
+        let conflict = || Publication::No(Refusal::new(Reason::RecordConflict, "another MX"));
         for (programmed, publication) in [
             (Programmed::Yes, conflict()),
             (Programmed::Yes, pending()),
@@ -157,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_was_published_is_pending_while_another_mx_is_on_its_way() {
-        let before = stored(&domain(&[], &accepted(), &Programmed::Yes, &Ok(String::new())));
+        let before = stored(&domain(&[], &accepted(), &Programmed::Yes, &Publication::Yes(String::new())));
         let said = domain(&before, &accepted(), &Programmed::Yes, &pending());
         assert!(said.iter().any(|part| part.kind == PUBLISHED && part.reason == Reason::Pending));
     }

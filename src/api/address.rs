@@ -100,6 +100,17 @@ impl Address {
         Self::own(&format!("{local}@{domain}"))
     }
 
+    /// The key under which Postfix looks up any address of a domain (virtual(5), `@domain`): an address without
+    /// a local part. The domain must come from an object that was let in.
+    pub fn catch_all(domain: &str) -> Self {
+        Self { domain: domain.into(), local: "".into() }
+    }
+
+    /// Whether this is the key of [`Address::catch_all`].
+    pub fn is_catch_all(&self) -> bool {
+        self.local.is_empty()
+    }
+
     /// The part after the `@`.
     pub fn domain(&self) -> &str {
         &self.domain
@@ -110,13 +121,13 @@ impl Address {
         &self.local
     }
 
-    /// How Postfix looks up an address of ours: in lower case, first as it is, then without `+tag`
-    /// (virtual(5), TABLE SEARCH ORDER).
+    /// How Postfix looks up an address of ours: in lower case, first as it is, then without `+tag`, then as any
+    /// address of its domain (virtual(5), TABLE SEARCH ORDER).
     pub fn lookup_order(&self) -> impl Iterator<Item = Self> {
         let local = self.local.to_ascii_lowercase();
         let base = local.split_once('+').map(|(base, _)| base.to_owned()).filter(|base| !base.is_empty());
         let domain = self.domain.clone();
-        [Some(local), base]
+        [Some(local), base, Some(String::new())]
             .into_iter()
             .flatten()
             .map(move |local| Self { domain: domain.clone(), local: local.into() })
@@ -238,12 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn lookup_goes_from_the_whole_address_to_the_one_without_tag() {
+    fn lookup_goes_from_the_whole_address_to_any_of_its_domain() {
         let order: Vec<_> = Address::target("You+Lists@example.org")
             .expect("valid")
             .lookup_order()
             .map(|a| a.to_string())
             .collect();
-        assert_eq!(order, ["you+lists@example.org", "you@example.org"]);
+        assert_eq!(order, ["you+lists@example.org", "you@example.org", "@example.org"]);
     }
 }

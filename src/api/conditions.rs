@@ -58,6 +58,8 @@ reasons! {
     NotAllowedByDomain,
     /// A role address, or one that certificate authorities trust, from another namespace than the domain's.
     RestrictedAddress,
+    /// A Mailbox in a domain that takes MailAliases alone.
+    WrongDomainClass,
     /// The address is declared by an older object of the same kind.
     AddressConflict,
     /// A MailAlias would take a Mailbox's mail away.
@@ -68,7 +70,7 @@ reasons! {
     AliasTooLarge,
     /// No such cell.
     CellNotFound,
-    /// The tables of the cell are full.
+    /// The namespace's quota is used up, or the tables of the cell are full.
     CapacityExceeded,
     /// The object holds something that this version cannot take.
     Invalid,

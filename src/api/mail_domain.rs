@@ -49,7 +49,8 @@ pub struct MailDomainSpec {
     )]
     pub domain: String,
 
-    /// What the domain's addresses may be. A domain is in exactly one of Postfix's address classes.
+    /// What the domain's addresses may be: `Mailbox` for Mailboxes and MailAliases, `Alias` for MailAliases alone. It is
+    /// Postfix's address class: virtual mailbox domain, or virtual alias domain.
     #[serde(default)]
     #[x_kube(validation = ("self == oldSelf", "spec.class is immutable: delete the MailDomain, and create it with the other class; what is served meanwhile goes on"))]
     pub class: DomainClass,
@@ -97,7 +98,8 @@ pub struct MailDomainSpec {
     #[x_kube(validation = ("self.from == 'Names' ? size(self.names) > 0 : size(self.names) == 0", "names belongs to from: Names: list at least one namespace there, and none with Same or All"))]
     pub allowed_namespaces: AllowedNamespaces,
 
-    /// Whether taking the domain away waits until no resolver can still hold the MX.
+    /// Whether taking the domain away waits until no resolver can still hold the MX (`WaitForTTL`), or stops accepting
+    /// mail as soon as the MX is out, so that senders that still hold it are refused (`Immediate`).
     #[serde(default)]
     pub withdrawal: Withdrawal,
 }
@@ -114,6 +116,16 @@ fn default_role_addresses() -> Vec<String> {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsSpec {
+    /// Whether the MX is published here. With `false`, somebody else writes it; the administrator's tenancy rules must
+    /// give the right `unmanaged`.
+    #[serde(default = "default_managed")]
+    pub managed: bool,
+
+    /// Whether an MX that stands there already, and is not ours, is replaced. The administrator's tenancy rules must
+    /// give the right `adopt`.
+    #[serde(default)]
+    pub adopt: bool,
+
     /// The zone to write to. Default: the closest enclosing zone that PowerDNS has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 239))]
@@ -135,8 +147,12 @@ pub struct DnsSpec {
 
 impl Default for DnsSpec {
     fn default() -> Self {
-        Self { zone: None, ttl: default_ttl(), mx: Vec::new() }
+        Self { managed: default_managed(), adopt: false, zone: None, ttl: default_ttl(), mx: Vec::new() }
     }
+}
+
+fn default_managed() -> bool {
+    true
 }
 
 fn default_ttl() -> i32 {
@@ -160,7 +176,7 @@ pub struct MxHost {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedNamespaces {
-    /// The MailDomain's own namespace, all, or those in `names`.
+    /// The MailDomain's own namespace (`Same`), every namespace (`All`), or its own and those in `names` (`Names`).
     #[serde(default)]
     pub from: NamespacesFrom,
     /// Namespaces that may join, besides the MailDomain's own; for `from: Names`.

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::capacity::{self, Room};
-use super::{AliasSpec, Object, ObjectId, Refusal, ServedDomain, Verdict, by_age, named};
-use crate::api::NamespacesFrom;
+use jiff::Timestamp;
+
+use super::capacity::{self, Shares};
+use super::{AliasSpec, Object, ObjectId, Objects, Refusal, ServedDomain, Verdict, named};
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
+use crate::api::{DomainClass, NamespacesFrom};
+use crate::config::Tenancy;
 
 /// Names that belong to whoever answers for the domain: role addresses (RFC 2142), and those that
 /// certificate authorities take as proof of control (CA/Browser Forum Baseline Requirements 3.2.2.4.4).
@@ -21,77 +24,139 @@ pub struct Mailboxes {
     pub verdicts: BTreeMap<ObjectId, Verdict>,
 }
 
-/// A MailAlias that may be live, before its targets are looked at. In the order in which they win.
+/// A MailAlias that may be live, before its targets are looked at.
 pub struct Candidate {
     pub id: ObjectId,
+    /// When its targets were last changed.
+    pub changed: Timestamp,
+    /// That of its domain.
+    pub cell: String,
     pub spec: AliasSpec,
     /// What will be said, unless its targets forbid it.
     pub verdict: Verdict,
 }
 
-/// Candidates, and what is said of the MailAliases that are none.
+/// Candidates in the order in which they win, and what is said of the MailAliases that are none.
 pub struct Aliases {
     pub candidates: Vec<Candidate>,
     pub refused: BTreeMap<ObjectId, Verdict>,
 }
 
-pub fn mailboxes(objects: &BTreeMap<ObjectId, Object<Address>>, domains: &Domains) -> Mailboxes {
-    let mut live: BTreeMap<Address, ObjectId> = BTreeMap::new();
+/// Judges both kinds in one order of age, because an address belongs to the namespace that declared it first: a
+/// younger Mailbox must not take the mail of somebody's alias, nor an alias that of somebody's Mailbox. Of two that
+/// are equally old, the Mailbox wins.
+pub fn judge(objects: &Objects, domains: &Domains, tenancy: &Tenancy) -> (Mailboxes, Aliases) {
+    let mut order: Vec<(Timestamp, bool, &ObjectId)> = Vec::new();
+    order.extend(objects.mailboxes.iter().map(|(id, object)| (object.created, false, id)));
+    order.extend(objects.aliases.iter().map(|(id, object)| (object.created, true, id)));
+    order.sort();
+
+    let mut shares = Shares::of_mailboxes(tenancy);
+    let mut live = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
-    let mut room = Room::for_mailboxes();
-    for (id, object) in by_age(objects) {
-        let (verdict, address) = match &object.spec {
-            Err(message) => (refused(Reason::Invalid, message), None),
-            Ok(_) if object.deleting => (refused(Reason::Pending, "the Mailbox is being deleted"), None),
-            Ok(address) => match (joins(id, address, domains), live.get(address)) {
-                (Err(refusal), _) => (refused(refusal.reason, refusal.message), None),
-                (Ok(_), Some(older)) => (conflict("Mailbox", address, older, id), None),
-                (Ok(domain), None) => match room.take(capacity::mailbox(address)) {
-                    Ok(()) => (verdict_in(domain, address), Some(address)),
-                    Err(refusal) => (refused(refusal.reason, refusal.message), None),
-                },
-            },
-        };
-        if let Some(address) = address {
-            live.insert(address.clone(), id.clone());
+    let mut declared = BTreeMap::new();
+    let mut candidates: Vec<Candidate> = Vec::new();
+    let mut refusals = BTreeMap::new();
+    for (_, is_alias, id) in order {
+        if is_alias {
+            match alias(id, &objects.aliases[id], domains, &live, &declared) {
+                Ok(candidate) => {
+                    declared.insert(candidate.spec.address.clone(), id.clone());
+                    candidates.push(candidate);
+                }
+                Err(refusal) => {
+                    refusals.insert(id.clone(), refused(refusal));
+                }
+            }
+        } else {
+            let judged = mailbox(id, &objects.mailboxes[id], domains, &live, &declared, &mut shares);
+            let verdict = judged.map(|(address, verdict)| {
+                live.insert(address.clone(), id.clone());
+                verdict
+            });
+            verdicts.insert(id.clone(), verdict.unwrap_or_else(refused));
         }
-        verdicts.insert(id.clone(), verdict);
     }
-    Mailboxes { live, verdicts }
+    // A Mailbox of the same namespace may have come later.
+    candidates.retain(|Candidate { id, spec, .. }| match leaves_the_mailbox_its_mail(id, spec, &live) {
+        Ok(()) => true,
+        Err(refusal) => {
+            refusals.insert(id.clone(), refused(refusal));
+            false
+        }
+    });
+    // Of those that are too much together, the one that was left alone for longer wins: an older alias that grows
+    // must not push out a younger one.
+    candidates.sort_by(|a, b| (a.changed, &a.id).cmp(&(b.changed, &b.id)));
+    (Mailboxes { live, verdicts }, Aliases { candidates, refused: refusals })
 }
 
-pub fn aliases(
-    objects: &BTreeMap<ObjectId, Object<AliasSpec>>,
+type Owners = BTreeMap<Address, ObjectId>;
+
+fn mailbox<'a>(
+    id: &ObjectId,
+    object: &'a Object<Address>,
     domains: &Domains,
-    mailboxes: &BTreeMap<Address, ObjectId>,
-) -> Aliases {
-    let mut owners: BTreeMap<Address, ObjectId> = BTreeMap::new();
-    let mut candidates = Vec::new();
-    let mut refusals = BTreeMap::new();
-    let mut room = Room::for_aliases();
-    for (id, object) in by_age(objects) {
-        let verdict = match &object.spec {
-            Err(message) => refused(Reason::Invalid, message),
-            Ok(_) if object.deleting => refused(Reason::Pending, "the MailAlias is being deleted"),
-            Ok(spec) => match (joins(id, &spec.address, domains), owners.get(&spec.address)) {
-                (Err(refusal), _) => refused(refusal.reason, refusal.message),
-                (Ok(_), Some(older)) => conflict("MailAlias", &spec.address, older, id),
-                (Ok(domain), None) => {
-                    match shadows(id, spec, mailboxes).or_else(|| room.take(capacity::alias(spec)).err()) {
-                        Some(refusal) => refused(refusal.reason, refusal.message),
-                        None => {
-                            owners.insert(spec.address.clone(), id.clone());
-                            let verdict = verdict_in(domain, &spec.address);
-                            candidates.push(Candidate { id: id.clone(), spec: spec.clone(), verdict });
-                            continue;
-                        }
-                    }
-                }
-            },
-        };
-        refusals.insert(id.clone(), verdict);
+    live: &Owners,
+    declared: &Owners,
+    shares: &mut Shares<'_>,
+) -> Result<(&'a Address, Verdict), Refusal> {
+    let address = present("Mailbox", object)?;
+    let domain = joins(id, address, domains)?;
+    takes_mailboxes(domain)?;
+    undeclared("Mailbox", address, live.get(address), id)?;
+    let alias = declared.get(address).filter(|alias| alias.namespace != id.namespace);
+    undeclared("MailAlias", address, alias, id)?;
+    shares.take(&id.namespace, &domain.spec.cell, 1, capacity::mailbox(address))?;
+    Ok((address, verdict_in(domain, address)))
+}
+
+fn alias(
+    id: &ObjectId,
+    object: &Object<AliasSpec>,
+    domains: &Domains,
+    live: &Owners,
+    declared: &Owners,
+) -> Result<Candidate, Refusal> {
+    let spec = present("MailAlias", object)?;
+    let domain = joins(id, &spec.address, domains)?;
+    leaves_the_mailbox_its_mail(id, spec, live)?;
+    undeclared("MailAlias", &spec.address, declared.get(&spec.address), id)?;
+    let verdict = verdict_in(domain, &spec.address);
+    let cell = domain.spec.cell.clone();
+    Ok(Candidate { id: id.clone(), changed: object.changed, cell, spec: spec.clone(), verdict })
+}
+
+fn present<'a, S>(kind: &str, object: &'a Object<S>) -> Result<&'a S, Refusal> {
+    match &object.spec {
+        Err(message) => Err(Refusal::new(Reason::Invalid, message)),
+        Ok(_) if object.deleting => {
+            Err(Refusal::new(Reason::Pending, format!("the {kind} is being deleted")))
+        }
+        Ok(spec) => Ok(spec),
     }
-    Aliases { candidates, refused: refusals }
+}
+
+/// A domain of class Alias has no mailboxes: Postfix would not look for them (ADDRESS_CLASS_README).
+fn takes_mailboxes(domain: &ServedDomain) -> Result<(), Refusal> {
+    match domain.spec.class {
+        DomainClass::Mailbox => Ok(()),
+        DomainClass::Alias => {
+            let message = format!(
+                "the MailDomain of {} has class Alias, so that its addresses can only be MailAliases; declare a MailAlias to a Mailbox in another domain",
+                domain.spec.domain
+            );
+            Err(Refusal::new(Reason::WrongDomainClass, message))
+        }
+    }
+}
+
+/// Whether no older object of the kind declares the address.
+fn undeclared(kind: &str, address: &Address, older: Option<&ObjectId>, id: &ObjectId) -> Result<(), Refusal> {
+    let Some(older) = older else { return Ok(()) };
+    let owner = named(kind, older, &id.namespace);
+    let message = format!("{address} is already {owner}, which is older; delete one of the two");
+    Err(Refusal::new(Reason::AddressConflict, message))
 }
 
 /// The domain that the address may join.
@@ -128,19 +193,21 @@ fn joins<'a>(id: &ObjectId, address: &Address, domains: &'a Domains) -> Result<&
     Ok(domain)
 }
 
-/// A copy of somebody's mail is his to give.
-fn shadows(id: &ObjectId, spec: &AliasSpec, mailboxes: &BTreeMap<Address, ObjectId>) -> Option<Refusal> {
-    let mailbox = mailboxes.get(&spec.address)?;
+/// Whether a Mailbox at the address keeps getting its mail, and whether a copy of it is the alias's to give.
+fn leaves_the_mailbox_its_mail(id: &ObjectId, spec: &AliasSpec, live: &Owners) -> Result<(), Refusal> {
     let address = &spec.address;
+    let Some(mailbox) = live.get(address) else { return Ok(()) };
     let owner = named("Mailbox", mailbox, &id.namespace);
-    if mailbox.namespace != id.namespace {
-        let message = format!("{address} is {owner}; only that namespace can forward its mail");
-        return Some(Refusal::new(Reason::ShadowsMailbox, message));
-    }
-    (!spec.targets.contains(address)).then(|| {
-        let message = format!("{address} is {owner}, which would get no more mail; add {address} to spec.targets to keep a copy there, or delete the Mailbox");
-        Refusal::new(Reason::ShadowsMailbox, message)
-    })
+    let message = if mailbox.namespace != id.namespace {
+        format!("{address} is {owner}; only that namespace can forward its mail")
+    } else if !spec.targets.contains(address) {
+        format!(
+            "{address} is {owner}, which would get no more mail; add {address} to spec.targets to keep a copy there, or delete the Mailbox"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(Reason::ShadowsMailbox, message))
 }
 
 /// Accepted, or kept alive without being accepted while the domain drains.
@@ -158,14 +225,6 @@ fn verdict_in(domain: &ServedDomain, address: &Address) -> Verdict {
     Verdict { accepted, resolved_refs: Ok(()), domain: domain.claim.clone() }
 }
 
-fn refused(reason: Reason, message: impl Into<String>) -> Verdict {
-    Verdict { accepted: Err(Refusal::new(reason, message)), resolved_refs: Ok(()), domain: None }
-}
-
-fn conflict(kind: &str, address: &Address, older: &ObjectId, id: &ObjectId) -> Verdict {
-    let owner = named(kind, older, &id.namespace);
-    refused(
-        Reason::AddressConflict,
-        format!("{address} is already {owner}, which is older; delete one of the two"),
-    )
+fn refused(refusal: Refusal) -> Verdict {
+    Verdict { accepted: Err(refusal), resolved_refs: Ok(()), domain: None }
 }

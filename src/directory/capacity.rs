@@ -1,50 +1,80 @@
-//! What one ConfigMap of tables can hold: 1 MiB (ConfigMap documentation), shared out between the kinds, so that
-//! nobody's mailing list keeps somebody else's mailbox out. Who is older was there first.
+//! What is shared out: the room in the tables of each cell, and the quota of each namespace.
+//!
+//! One ConfigMap holds 1 MiB (Kubernetes documentation, ConfigMaps). It is shared out between the kinds, so that nobody's
+//! mailing list keeps somebody else's mailbox out. What is refused takes nothing: it changes nobody else's verdict.
 
-use super::{AliasSpec, Refusal};
+use std::collections::BTreeMap;
+
+use super::{AliasSpec, ObjectId, Refusal};
 use crate::api::MailDomainSpec;
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
+use crate::config::{Quota, Tenancy};
 
-/// Bytes of table text left for one kind.
-pub struct Room {
+/// What is left for one kind. Who asks first was there first.
+pub struct Shares<'a> {
     kind: &'static str,
-    left: usize,
+    tenancy: &'a Tenancy,
+    limit: fn(&Quota) -> Option<usize>,
+    /// Bytes of table text that a cell has for this kind.
+    room: usize,
+    taken: BTreeMap<String, usize>,
+    used: BTreeMap<String, usize>,
 }
 
-impl Room {
-    /// For domains, with their role addresses.
-    pub fn for_domains() -> Self {
-        Self { kind: "domains", left: 300 * 1024 }
+impl<'a> Shares<'a> {
+    /// For MailDomains, with their role addresses.
+    pub fn of_domains(tenancy: &'a Tenancy) -> Self {
+        Self::new("domains", 300 * 1024, tenancy, |quota| quota.domains)
     }
 
-    /// For mailboxes.
-    pub fn for_mailboxes() -> Self {
-        Self { kind: "mailboxes", left: 430 * 1024 }
+    /// For Mailboxes.
+    pub fn of_mailboxes(tenancy: &'a Tenancy) -> Self {
+        Self::new("mailboxes", 430 * 1024, tenancy, |quota| quota.mailboxes)
     }
 
-    /// For aliases.
-    pub fn for_aliases() -> Self {
-        Self { kind: "aliases", left: 250 * 1024 }
+    /// For the targets of MailAliases, and for what catch-alls need.
+    pub fn of_aliases(tenancy: &'a Tenancy) -> Self {
+        Self::new("targets of aliases", 250 * 1024, tenancy, |quota| quota.alias_targets)
     }
 
-    /// Takes the room for one more, or says that there is none.
-    pub fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => {
-                // Full stays full: a smaller one that is younger must not slip in.
-                self.left = 0;
-                let message = format!(
-                    "the tables have no room for more {}; delete what is not needed, or ask the administrator",
-                    self.kind
-                );
-                Err(Refusal::new(Reason::CapacityExceeded, message))
-            }
+    fn new(
+        kind: &'static str,
+        room: usize,
+        tenancy: &'a Tenancy,
+        limit: fn(&Quota) -> Option<usize>,
+    ) -> Self {
+        Self { kind, tenancy, limit, room, taken: BTreeMap::new(), used: BTreeMap::new() }
+    }
+
+    /// Counts `count` more for a namespace, with `bytes` in the tables of a cell, or says what is used up.
+    pub fn take(&mut self, namespace: &str, cell: &str, count: usize, bytes: usize) -> Result<(), Refusal> {
+        let used = self.used.get(namespace).copied().unwrap_or(0) + count;
+        let limit = self.tenancy.quota(namespace).and_then(self.limit);
+        if let Some(limit) = limit.filter(|limit| used > *limit) {
+            let message = format!(
+                "namespace {namespace} may have {limit} {} and would have {used}; delete what is not needed, or ask the administrator to raise the chart's value tenancy.quotas",
+                self.kind
+            );
+            return Err(Refusal::new(Reason::CapacityExceeded, message));
         }
+        self.take_room(cell, bytes)?;
+        self.used.insert(namespace.to_owned(), used);
+        Ok(())
+    }
+
+    /// Takes room in the tables of a cell alone.
+    pub fn take_room(&mut self, cell: &str, bytes: usize) -> Result<(), Refusal> {
+        let taken = self.taken.get(cell).copied().unwrap_or(0) + bytes;
+        if taken > self.room {
+            let message = format!(
+                "the tables of cell {cell} have no room for more {}; delete what is not needed, or ask the administrator for another cell",
+                self.kind
+            );
+            return Err(Refusal::new(Reason::CapacityExceeded, message));
+        }
+        self.taken.insert(cell.to_owned(), taken);
+        Ok(())
     }
 }
 
@@ -69,4 +99,15 @@ pub fn mailbox(address: &Address) -> usize {
 pub fn alias(spec: &AliasSpec) -> usize {
     let length = |address: &Address| address.domain().len() + address.local().len() + 3;
     length(&spec.address) + spec.targets.iter().map(length).sum::<usize>()
+}
+
+/// A catch-all's own line.
+pub fn catch_all(target: &Address) -> usize {
+    2 * target.domain().len() + target.local().len() + 5
+}
+
+/// The lines that a catch-all needs for the mailboxes of its domain, which must be found before it.
+pub fn lines_beside(catch_all: &Address, mailboxes: &BTreeMap<Address, ObjectId>) -> usize {
+    let from = mailboxes.range(catch_all..).map(|(address, _)| address);
+    from.take_while(|address| address.domain() == catch_all.domain()).map(mailbox).sum()
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::capacity::{self, Room};
+use super::capacity::{self, Shares};
 use super::{Object, ObjectId, Refusal, Rules, ServedDomain, Verdict, by_age, named};
 use crate::api::MailDomainSpec;
 use crate::api::address::is_domain;
 use crate::api::conditions::Reason;
+use crate::config::Right;
+use crate::records::Record;
 use crate::revision::DomainState;
 
 type Domains = BTreeMap<String, ServedDomain>;
@@ -14,63 +16,36 @@ type Verdicts = BTreeMap<ObjectId, Verdict>;
 
 /// The served domains: those with an accepted MailDomain, and those that are not yet withdrawn.
 pub fn judge(objects: &BTreeMap<ObjectId, Object<MailDomainSpec>>, rules: Rules<'_>) -> (Domains, Verdicts) {
-    let mut claims: BTreeMap<&str, Vec<(&ObjectId, &MailDomainSpec)>> = BTreeMap::new();
-    let mut verdicts = Verdicts::new();
-    let mut say = |id: &ObjectId, accepted: Result<(), Refusal>| {
-        verdicts.insert(id.clone(), Verdict { accepted, resolved_refs: Ok(()), domain: None });
-    };
-    let mut room = Room::for_domains();
-    for (id, object) in by_age(objects) {
-        match &object.spec {
-            Err(message) => say(id, Err(Refusal::new(Reason::Invalid, message))),
-            Ok(_) if object.deleting => {
-                say(
-                    id,
-                    Err(Refusal::new(
-                        Reason::Pending,
-                        "the MailDomain is being deleted; the domain is being withdrawn",
-                    )),
-                );
-            }
-            Ok(spec) => match permitted(id, spec, rules).and_then(|()| fits(spec, rules, &mut room)) {
-                Err(refusal) => say(id, Err(refusal)),
-                Ok(()) => claims.entry(&spec.domain).or_default().push((id, spec)),
-            },
-        }
-    }
-
     let mut served = Domains::new();
-    for (domain, mut claimants) in claims {
-        // What is still in the tables belongs to whom it belonged to: mail on disk does not change hands.
-        let incumbent = rules.records.get(domain).map(|record| record.namespace.as_str());
-        claimants.sort_by_key(|(id, _)| incumbent.is_some_and(|namespace| namespace != id.namespace));
-        let winner = claimants[0];
-        let blocked = incumbent.filter(|namespace| *namespace != winner.0.namespace);
-        for (id, spec) in claimants {
-            if let Some(namespace) = blocked {
-                let message = format!(
-                    "{domain} is still being withdrawn for namespace {namespace}; it can be served here as soon as no resolver holds its MX any more"
-                );
-                say(id, Err(Refusal::new(Reason::DomainConflict, message)));
-            } else if id == winner.0 {
-                say(id, Ok(()));
-                served.insert(
-                    domain.to_owned(),
-                    ServedDomain {
-                        state: DomainState::Serving,
-                        claim: Some(id.clone()),
-                        namespace: id.namespace.clone(),
-                        spec: spec.clone(),
-                    },
-                );
-            } else {
-                let owner = named("MailDomain", winner.0, &id.namespace);
-                let message = format!("{domain} is already served for {owner}; delete one of the two");
-                say(id, Err(Refusal::new(Reason::DomainConflict, message)));
-            }
+    let mut verdicts = Verdicts::new();
+    let mut shares = Shares::of_domains(&rules.config.tenancy);
+    // What is served stays where it is, and is not pushed out by what an older object grows to.
+    let mut in_order = by_age(objects);
+    in_order.sort_by_key(|(id, object)| !object.spec.as_ref().is_ok_and(|spec| rules.owns(id, spec)));
+    for (id, object) in in_order {
+        let accepted = match &object.spec {
+            Err(message) => Err(Refusal::new(Reason::Invalid, message)),
+            Ok(_) if object.deleting => Err(Refusal::new(
+                Reason::Pending,
+                "the MailDomain is being deleted; the domain is being withdrawn",
+            )),
+            Ok(spec) => permitted(id, spec, rules)
+                .and_then(|()| free(id, spec, rules, &served))
+                .and_then(|()| fits(id, spec, rules, &mut shares))
+                .map(|()| spec),
+        };
+        if let Ok(spec) = &accepted {
+            let domain = ServedDomain {
+                state: DomainState::Serving,
+                claim: Some(id.clone()),
+                namespace: id.namespace.clone(),
+                spec: (*spec).clone(),
+            };
+            served.insert(spec.domain.clone(), domain);
         }
+        let verdict = Verdict { accepted: accepted.map(drop), resolved_refs: Ok(()), domain: None };
+        verdicts.insert(id.clone(), verdict);
     }
-
     for (domain, record) in rules.records {
         if record.in_tables() && !served.contains_key(domain) {
             served.insert(
@@ -87,9 +62,53 @@ pub fn judge(objects: &BTreeMap<ObjectId, Object<MailDomainSpec>>, rules: Rules<
     (served, verdicts)
 }
 
-/// Whether there is room. Younger claims to the same domain take some too, which only errs to the safe side.
-fn fits(spec: &MailDomainSpec, rules: Rules<'_>, room: &mut Room) -> Result<(), Refusal> {
-    room.take(capacity::domain(spec, &rules.config.postmaster))
+impl Rules<'_> {
+    /// Whether the domain belongs to the object's namespace already.
+    fn owns(&self, id: &ObjectId, spec: &MailDomainSpec) -> bool {
+        self.records.get(&spec.domain).is_some_and(|record| record.namespace == id.namespace)
+    }
+
+    /// Whether the object's namespace has a right on the domain.
+    pub(crate) fn grants(&self, namespace: &str, domain: &str, right: Right) -> bool {
+        namespace == self.namespace || self.config.tenancy.grants(namespace, domain, right)
+    }
+
+    /// Whether the domain is being served for the object's namespace.
+    fn serves(&self, id: &ObjectId, spec: &MailDomainSpec) -> bool {
+        self.owns(id, spec) && self.records.get(&spec.domain).is_some_and(Record::in_tables)
+    }
+}
+
+/// Whether nobody else has the domain. What is still in the tables belongs to whom it belonged to: mail on disk does
+/// not change hands.
+fn free(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>, served: &Domains) -> Result<(), Refusal> {
+    let domain = &spec.domain;
+    if let Some(winner) = served.get(domain).and_then(|served| served.claim.as_ref()) {
+        let owner = named("MailDomain", winner, &id.namespace);
+        let message = format!("{domain} is already served for {owner}; delete one of the two");
+        return Err(Refusal::new(Reason::DomainConflict, message));
+    }
+    match rules.records.get(domain).filter(|record| record.namespace != id.namespace) {
+        None => Ok(()),
+        Some(record) => {
+            let message = format!(
+                "{domain} is still being withdrawn for namespace {}; it can be served here as soon as no resolver holds its MX any more",
+                record.namespace
+            );
+            Err(Refusal::new(Reason::DomainConflict, message))
+        }
+    }
+}
+
+fn fits(
+    id: &ObjectId,
+    spec: &MailDomainSpec,
+    rules: Rules<'_>,
+    shares: &mut Shares<'_>,
+) -> Result<(), Refusal> {
+    let result = shares.take(&id.namespace, &spec.cell, 1, capacity::domain(spec, &rules.config.postmaster));
+    // A lowered quota takes no mail away.
+    if rules.serves(id, spec) { Ok(()) } else { result }
 }
 
 /// The rules that need one MailDomain and the configuration.
@@ -113,17 +132,26 @@ fn permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(
         return Err(Refusal::new(Reason::CellNotFound, message));
     }
     // A rule gates new claims: on a served domain a changed rule must not take mail away.
-    let incumbent = rules
-        .records
-        .get(domain)
-        .is_some_and(|record| record.namespace == id.namespace && record.in_tables());
     let permits = id.namespace == rules.namespace || rules.config.tenancy.permits(&id.namespace, domain);
-    if !permits && !incumbent {
+    if !permits && !rules.serves(id, spec) {
         let message = format!(
             "namespace {} may not claim {domain}: the administrator has to add a rule for it to the chart's value tenancy.rules",
             id.namespace
         );
         return Err(Refusal::new(Reason::DomainNotPermitted, message));
     }
+    // Of a domain that is served, the DNS half alone says so, and leaves what is published.
+    if !spec.dns.managed && !rules.grants(&id.namespace, domain, Right::Unmanaged) && !rules.serves(id, spec)
+    {
+        return Err(unmanaged(&id.namespace, domain));
+    }
     Ok(())
+}
+
+/// What is said of `spec.dns.managed: false` without the right to it.
+pub(crate) fn unmanaged(namespace: &str, domain: &str) -> Refusal {
+    let message = format!(
+        "namespace {namespace} may not have {domain} served without its MX being published here: leave out spec.dns.managed, or ask the administrator for the right `unmanaged` in the chart's value tenancy.rules"
+    );
+    Refusal::new(Reason::DomainNotPermitted, message)
 }

@@ -1,8 +1,9 @@
-//! Where aliases lead: cycles, sizes, and targets with nobody behind them.
+//! Where aliases lead: cycles, sizes, catch-alls, and targets with nobody behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::addresses::Aliases;
+use super::addresses::{Aliases, Candidate};
+use super::capacity::{self, Shares};
 use super::{ObjectId, Refusal, ServedDomain, Verdict};
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
@@ -15,9 +16,11 @@ const EXPANSION_LIMIT: usize = 1000;
 /// The live aliases, and what is said of those who declared them.
 pub struct Expanded {
     pub live: BTreeMap<Address, BTreeSet<Address>>,
+    /// Aliases that lead nowhere.
+    pub dead: BTreeSet<Address>,
     pub verdicts: BTreeMap<ObjectId, Verdict>,
-    /// MailDomains with a role address that leads nowhere.
-    pub unresolved_roles: BTreeMap<ObjectId, Refusal>,
+    /// MailDomains with a catch-all or a role address that leads nowhere.
+    pub unresolved: BTreeMap<ObjectId, Refusal>,
 }
 
 pub fn expand(
@@ -29,10 +32,16 @@ pub fn expand(
     let hosts: BTreeSet<&str> = config.cells.values().map(|cell| cell.hostname.as_str()).collect();
     let ours = domains.keys().map(String::as_str).chain(hosts.iter().copied()).collect();
     let mut graph = Graph { ours, mailboxes, edges: BTreeMap::new(), referrers: BTreeMap::new() };
+    let mut shares = Shares::of_aliases(&config.tenancy);
     let mut verdicts = aliases.refused;
     let mut objects = Vec::new();
     for mut candidate in aliases.candidates {
-        match graph.add(&candidate.spec.address, &candidate.spec.targets) {
+        let Candidate { id, cell, spec, .. } = &candidate;
+        let added = graph.add(&spec.address, &spec.targets).and_then(|()| {
+            let taken = shares.take(&id.namespace, cell, spec.targets.len(), capacity::alias(spec));
+            taken.inspect_err(|_| graph.remove(&spec.address))
+        });
+        match added {
             Ok(()) => objects.push(candidate),
             Err(refusal) => {
                 candidate.verdict.accepted = Err(refusal);
@@ -40,18 +49,34 @@ pub fn expand(
             }
         }
     }
-    // Role addresses come last: whatever somebody declared wins.
-    let roles = roles(domains, &hosts, mailboxes, &graph.edges, config);
-    let mut unresolved_roles = BTreeMap::new();
-    let mut added_roles = Vec::new();
-    for role in roles {
-        match graph.add(&role.address, &BTreeSet::from([role.target.clone()])) {
-            Ok(()) => added_roles.push(role),
-            Err(refusal) => role.complain(refusal, &mut unresolved_roles),
+    // What a MailDomain makes by itself comes last: whatever somebody declared wins.
+    let mut unresolved = BTreeMap::new();
+    let mut implied = Vec::new();
+    for alias in
+        roles(domains, &hosts, mailboxes, &graph.edges, config).into_iter().chain(catch_alls(domains))
+    {
+        if alias.address.is_catch_all() && !graph.declares(&alias.target) {
+            let refusal = alias.dangling();
+            alias.complain(refusal, &mut unresolved);
+            continue;
+        }
+        let added = graph.add(&alias.address, &BTreeSet::from([alias.target.clone()])).and_then(|()| {
+            let taken = match domains.get(alias.address.domain()) {
+                Some(domain) if alias.address.is_catch_all() => {
+                    let beside = capacity::lines_beside(&alias.address, mailboxes);
+                    shares.take_room(&domain.spec.cell, capacity::catch_all(&alias.target) + beside)
+                }
+                _ => Ok(()),
+            };
+            taken.inspect_err(|_| graph.remove(&alias.address))
+        });
+        match added {
+            Ok(()) => implied.push(alias),
+            Err(refusal) => alias.complain(refusal, &mut unresolved),
         }
     }
 
-    let live = graph.live();
+    let (live, dead) = graph.live();
     for mut candidate in objects {
         let kept = live.get(&candidate.spec.address);
         let missing: Vec<String> = candidate
@@ -66,19 +91,13 @@ pub fn expand(
         }
         verdicts.insert(candidate.id, candidate.verdict);
     }
-    for role in added_roles {
-        if !live.contains_key(&role.address) {
-            let refusal = Refusal::new(
-                Reason::TargetNotFound,
-                format!(
-                    "mail for {} goes to {}, which is in a domain served here and has no Mailbox or MailAlias; create one, or set spec.postmaster",
-                    role.address, role.target
-                ),
-            );
-            role.complain(refusal, &mut unresolved_roles);
+    for alias in implied {
+        if !live.contains_key(&alias.address) {
+            let refusal = alias.dangling();
+            alias.complain(refusal, &mut unresolved);
         }
     }
-    Expanded { live, verdicts, unresolved_roles }
+    Expanded { live, dead, verdicts, unresolved }
 }
 
 fn dangling(missing: &[String], all: bool) -> Refusal {
@@ -92,19 +111,42 @@ fn dangling(missing: &[String], all: bool) -> Refusal {
     )
 }
 
-/// A role address that nobody declared.
-struct Role {
+/// A role address that nobody declared, or a catch-all.
+struct Implied {
     address: Address,
     target: Address,
     claim: Option<ObjectId>,
 }
 
-impl Role {
+impl Implied {
     fn complain(self, refusal: Refusal, to: &mut BTreeMap<ObjectId, Refusal>) {
         if let Some(claim) = self.claim {
             to.entry(claim).or_insert(refusal);
         }
     }
+
+    fn dangling(&self) -> Refusal {
+        let Self { address, target, .. } = self;
+        let message = if address.is_catch_all() {
+            format!(
+                "spec.catchAll: no Mailbox or MailAlias that is served here is behind {target}, so mail to unknown addresses of {} is refused; create one, or name another address",
+                address.domain()
+            )
+        } else {
+            format!(
+                "mail for {address} goes to {target}, which is in a domain served here and has no Mailbox or MailAlias; create one, or set spec.postmaster"
+            )
+        };
+        Refusal::new(Reason::TargetNotFound, message)
+    }
+}
+
+/// The catch-alls of the served domains.
+fn catch_alls(domains: &BTreeMap<String, ServedDomain>) -> impl Iterator<Item = Implied> {
+    domains.iter().filter_map(|(domain, served)| {
+        let target = Address::own(served.spec.catch_all.as_deref()?)?;
+        Some(Implied { address: Address::catch_all(domain), target, claim: served.claim.clone() })
+    })
 }
 
 /// Role addresses of the served domains and of the hosts themselves: RFC 5321 4.5.1 wants a postmaster
@@ -115,7 +157,7 @@ fn roles(
     mailboxes: &BTreeMap<Address, ObjectId>,
     declared: &BTreeMap<Address, BTreeSet<Address>>,
     config: &Config,
-) -> Vec<Role> {
+) -> Vec<Implied> {
     let default = Address::target(&config.postmaster);
     let mut roles = Vec::new();
     let exists = |address: &Address| mailboxes.contains_key(address) || declared.contains_key(address);
@@ -124,7 +166,7 @@ fn roles(
         let Some(target) = own.or(postmaster) else { return };
         for address in locals.iter().filter_map(|local| Address::role(local, domain)) {
             if !exists(&address) {
-                roles.push(Role { address, target: target.clone(), claim: claim.cloned() });
+                roles.push(Implied { address, target: target.clone(), claim: claim.cloned() });
             }
         }
     };
@@ -139,6 +181,15 @@ fn roles(
     roles
 }
 
+/// What Postfix finds behind an address.
+enum Behind<'a> {
+    Alias(&'a Address),
+    Mailbox,
+    /// In a domain served here, and refused.
+    Nobody,
+    Remote,
+}
+
 /// Aliases as edges. It never holds a cycle, nor a start from which more than the limit is reached.
 struct Graph<'a> {
     /// Served domains and our own host names: an address there is either known or refused.
@@ -151,7 +202,7 @@ struct Graph<'a> {
 
 impl Graph<'_> {
     /// Adds an alias, or says why that would hurt. Aliases are added in the order in which they win, so the
-    /// one that closes a cycle or bursts a limit is the youngest, and nobody else's mail changes.
+    /// one that closes a cycle or bursts a limit was changed last, and nobody else's mail changes.
     fn add(&mut self, address: &Address, targets: &BTreeSet<Address>) -> Result<(), Refusal> {
         self.edges.insert(address.clone(), targets.clone());
         for key in targets.iter().flat_map(Address::lookup_order) {
@@ -175,18 +226,22 @@ impl Graph<'_> {
         match refusal {
             None => Ok(()),
             Some(refusal) => {
-                self.edges.remove(address);
-                for key in targets.iter().flat_map(Address::lookup_order) {
-                    if let Some(referrers) = self.referrers.get_mut(&key) {
-                        referrers.retain(|referrer| referrer != address);
-                    }
-                }
+                self.remove(address);
                 Err(refusal)
             }
         }
     }
 
-    /// Whether an older alias that leads to this one would become too large through it.
+    /// Takes an alias out again.
+    fn remove(&mut self, address: &Address) {
+        for key in self.edges.remove(address).iter().flatten().flat_map(Address::lookup_order) {
+            if let Some(referrers) = self.referrers.get_mut(&key) {
+                referrers.retain(|referrer| referrer != address);
+            }
+        }
+    }
+
+    /// Whether an alias that leads to this one and was left alone for longer would become too large through it.
     fn burst_by(&self, address: &Address) -> Option<Refusal> {
         let mut seen = BTreeSet::from([address]);
         let mut open = vec![address];
@@ -198,7 +253,7 @@ impl Graph<'_> {
                         return Some(Refusal::new(
                             Reason::AliasTooLarge,
                             format!(
-                                "an older alias that leads to {address} would lead to more than {EXPANSION_LIMIT} addresses with it, at which Postfix defers the whole message; use fewer targets"
+                                "another alias that leads to {address} would lead to more than {EXPANSION_LIMIT} addresses with it, at which Postfix defers the whole message; use fewer targets"
                             ),
                         ));
                     }
@@ -231,9 +286,31 @@ impl Graph<'_> {
         Ok(count)
     }
 
-    /// The alias that Postfix would find for a target.
+    /// Whether an address has a Mailbox or an alias of its own, and not only a catch-all.
+    fn declares(&self, address: &Address) -> bool {
+        self.edges.contains_key(address) || self.mailboxes.contains_key(address)
+    }
+
+    /// The alias that Postfix would find for a target; none where a Mailbox is found before.
     fn alias_behind(&self, target: &Address) -> Option<&Address> {
-        target.lookup_order().find_map(|key| self.edges.get_key_value(&key).map(|(address, _)| address))
+        match self.behind(target) {
+            Behind::Alias(address) => Some(address),
+            Behind::Mailbox | Behind::Nobody | Behind::Remote => None,
+        }
+    }
+
+    /// What Postfix would find for a target. Mailboxes of a domain with a catch-all have lines of their own among the
+    /// aliases, so that one order holds for both.
+    fn behind(&self, target: &Address) -> Behind<'_> {
+        for key in target.lookup_order() {
+            if let Some((address, _)) = self.edges.get_key_value(&key) {
+                return Behind::Alias(address);
+            }
+            if self.mailboxes.contains_key(&key) {
+                return Behind::Mailbox;
+            }
+        }
+        if self.ours.contains(target.domain()) { Behind::Nobody } else { Behind::Remote }
     }
 
     /// "Keep a copy and forward": an address that lists itself ends there (virtual(5)).
@@ -241,14 +318,16 @@ impl Graph<'_> {
         address == target && self.mailboxes.contains_key(address)
     }
 
-    /// Each alias with the targets that mail can reach; aliases without any are left out, so that the
+    /// Each alias with the targets that mail can reach, and the aliases without any: these are left out, so that the
     /// sender is refused at once and no bounce is sent later.
-    fn live(&self) -> BTreeMap<Address, BTreeSet<Address>> {
+    fn live(&self) -> (BTreeMap<Address, BTreeSet<Address>>, BTreeSet<Address>) {
         let mut known = BTreeMap::new();
         for address in self.edges.keys() {
             self.resolve(address, &mut known);
         }
-        known.into_iter().filter(|(_, targets): &(_, BTreeSet<_>)| !targets.is_empty()).collect()
+        let (live, dead): (BTreeMap<_, BTreeSet<_>>, BTreeMap<_, _>) =
+            known.into_iter().partition(|(_, targets)| !targets.is_empty());
+        (live, dead.into_keys().filter(|address| !address.is_catch_all()).collect())
     }
 
     /// Recursion is bounded by [`EXPANSION_LIMIT`], since there are no cycles.
@@ -258,13 +337,12 @@ impl Graph<'_> {
         }
         let mut live = BTreeSet::new();
         for target in &self.edges[address] {
-            let reached = if !self.ours.contains(target.domain()) || self.is_copy(address, target) {
-                true
-            } else if let Some(next) = self.alias_behind(target) {
-                self.resolve(&next.clone(), known)
-            } else {
-                target.lookup_order().any(|key| self.mailboxes.contains_key(&key))
-            };
+            let reached = self.is_copy(address, target)
+                || match self.behind(target) {
+                    Behind::Alias(next) => self.resolve(next, known),
+                    Behind::Mailbox | Behind::Remote => true,
+                    Behind::Nobody => false,
+                };
             if reached {
                 live.insert(target.clone());
             }

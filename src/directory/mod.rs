@@ -8,9 +8,11 @@ mod expansion;
 mod objects;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use domains::unmanaged;
 pub use objects::{AliasSpec, Object, ObjectId, Objects};
 
 use crate::api::MailDomainSpec;
@@ -66,8 +68,10 @@ pub struct Directory {
     pub domains: BTreeMap<String, ServedDomain>,
     /// Every mailbox that is live.
     pub mailboxes: BTreeMap<Address, ObjectId>,
-    /// Every alias that is live, role addresses included, with its live targets.
+    /// Every alias that is live, role addresses and catch-alls included, with its live targets.
     pub aliases: BTreeMap<Address, BTreeSet<Address>>,
+    /// Aliases that lead nowhere. They are refused, and not left to a catch-all: it takes nobody's mail.
+    pub dead: BTreeSet<Address>,
     /// What is said of each MailDomain.
     pub domain_verdicts: BTreeMap<ObjectId, Verdict>,
     /// What is said of each Mailbox.
@@ -91,10 +95,9 @@ impl Directory {
     /// Applies all rules across objects.
     pub fn compute(objects: &Objects, rules: Rules<'_>) -> Self {
         let (domains, mut domain_verdicts) = domains::judge(&objects.domains, rules);
-        let mailboxes = addresses::mailboxes(&objects.mailboxes, &domains);
-        let aliases = addresses::aliases(&objects.aliases, &domains, &mailboxes.live);
+        let (mailboxes, aliases) = addresses::judge(objects, &domains, &rules.config.tenancy);
         let expanded = expansion::expand(&domains, &mailboxes.live, aliases, rules.config);
-        for (id, refusal) in expanded.unresolved_roles {
+        for (id, refusal) in expanded.unresolved {
             if let Some(verdict) = domain_verdicts.get_mut(&id) {
                 verdict.resolved_refs = Err(refusal);
             }
@@ -103,15 +106,23 @@ impl Directory {
             domains,
             mailboxes: mailboxes.live,
             aliases: expanded.live,
+            dead: expanded.dead,
             domain_verdicts,
             mailbox_verdicts: mailboxes.verdicts,
             alias_verdicts: expanded.verdicts,
         }
     }
 
+    /// Where mail for unknown addresses of a domain goes, if anywhere.
+    pub fn catch_all(&self, domain: &str) -> Option<&Address> {
+        self.aliases.get(&Address::catch_all(domain))?.first()
+    }
+
     /// Whether a recipient would be accepted: what RCPT TO must answer.
     pub fn accepts(&self, address: &Address) -> bool {
-        address.lookup_order().any(|key| self.aliases.contains_key(&key) || self.mailboxes.contains_key(&key))
+        let lines = |key: &Address| self.aliases.contains_key(key) || self.mailboxes.contains_key(key);
+        let found = address.lookup_order().find(|key| lines(key) || self.dead.contains(key));
+        found.is_some_and(|key| lines(&key))
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Claim<'a> {
     pub instance: &'a str,
     /// Whether this installation remembers having published this domain's MX.
     pub previously_published: bool,
+    /// Whether what is not ours may be replaced.
+    pub adopt: bool,
 }
 
 /// What shall stand in DNS.
@@ -138,6 +140,9 @@ fn holder<'a>(claim: &Claim<'_>, state: &'a OwnerState) -> Holder<'a> {
 /// | none | equal | | `Write` (the ownership record comes back) |
 /// | none | anything else | | `Conflict` |
 ///
+/// With `adopt`, `Conflict` and `Shadowed` are `Write`. What another owner id holds is adopted only as long as nothing was
+/// published before: two that adopt would take the MX from each other for ever.
+///
 /// A CNAME at the name is a `Conflict`, unless another row says `TakenOver`.
 ///
 /// To withdraw (`wanted` is `None`):
@@ -169,8 +174,9 @@ fn publish(claim: &Claim<'_>, holder: &Holder<'_>, wanted: &Wanted, found: &Foun
     match holder {
         Holder::Us(owner) if equal && owner.ttl >= wanted.mx.ttl && owner.lag >= wanted.lag => Plan::Nothing,
         Holder::Us(_) | Holder::Twin(_) => Plan::Write,
+        Holder::Other(_) if claim.adopt && !claim.previously_published => Plan::Write,
         Holder::Other(whose) => Plan::Conflict(format!("{standing}, {whose}")),
-        Holder::Nobody if equal => Plan::Write,
+        Holder::Nobody if equal || claim.adopt => Plan::Write,
         Holder::Nobody => match (&found.mx, &found.wildcard) {
             (FoundMx::None, None) => Plan::Write,
             (FoundMx::None, Some(wildcard)) => Plan::Shadowed(wildcard.clone()),

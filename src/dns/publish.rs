@@ -31,6 +31,8 @@ pub struct PublishRequest {
     pub instance: String,
     /// Whether this installation remembers having published this domain's MX.
     pub previously_published: bool,
+    /// Whether what is not ours may be replaced.
+    pub adopt: bool,
 }
 
 /// What stands in PowerDNS now, read back.
@@ -97,6 +99,7 @@ pub async fn publish(
         owner_id: &request.owner_id,
         instance: &request.instance,
         previously_published: request.previously_published,
+        adopt: request.adopt,
     };
     let wanted = Wanted { mx: request.mx.clone(), lag };
     let held = held_ttl(&found, now).max(request.mx.ttl);
@@ -158,8 +161,12 @@ pub async fn withdraw(
         return Ok(Withdrawal::default());
     };
     let found = look(pdns, &site, domain).await?;
-    let claim =
-        Claim { owner_id: &request.owner_id, instance: &request.instance, previously_published: true };
+    let claim = Claim {
+        owner_id: &request.owner_id,
+        instance: &request.instance,
+        previously_published: true,
+        adopt: false,
+    };
     match plan(&claim, None, &found) {
         Plan::Delete => {}
         Plan::NotOurs(text) => return Ok(Withdrawal { foreign: Some(text), ..foreign(&found) }),

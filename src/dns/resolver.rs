@@ -7,7 +7,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as WireError, NetError};
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::{RData, RecordType};
 
 use super::error::DnsError;
 
@@ -80,6 +80,22 @@ impl MxHostResolver {
                 Err(unfit("does not exist in DNS (NXDOMAIN): create its A or AAAA record"))
             }
             _ => Err(unfit("has neither an A nor an AAAA record: create one")),
+        }
+    }
+
+    /// Whether an MX of the domain names this host, whoever published it.
+    pub async fn names(&self, domain: &str, host: &str) -> Result<bool, DnsError> {
+        match self.resolver.lookup(format!("{domain}."), RecordType::MX).await {
+            Ok(lookup) => Ok(lookup.answers().iter().any(|record| match &record.data {
+                RData::MX(mx) => mx.exchange.to_ascii().trim_end_matches('.').eq_ignore_ascii_case(host),
+                _ => false,
+            })),
+            Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(false),
+            Err(error) => Err(DnsError::ResolverUnreachable {
+                host: host.to_owned(),
+                resolver: self.name.clone(),
+                detail: describe(&error),
+            }),
         }
     }
 

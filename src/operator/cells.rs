@@ -10,8 +10,8 @@ use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::config::{CellConfig, Config};
 use crate::directory::{Directory, ObjectId};
-use crate::postfix::main_cf::{MainCf, main_cf, master_cf};
-use crate::postfix::tables::{domain_hash, tables};
+use crate::postfix::revision_files;
+use crate::postfix::tables::domain_hash;
 use crate::records::Record;
 use crate::revision::{DomainState, Index, Report};
 use crate::status::Programmed;
@@ -91,14 +91,9 @@ impl Cell {
         self.note_vanished(directory, Duration::from_secs(config.vanished_seconds.into()), now);
         let vanished: BTreeSet<Address> = self.vanished.keys().cloned().collect();
         let recorded = |domain: &str| records.get(domain).is_some_and(Record::in_tables);
-        let mut files = tables(directory, &self.name, &self.config.hostname, recorded, &vanished);
-        let main = main_cf(&MainCf {
-            hostname: self.config.hostname.clone(),
-            message_size_limit: config.postfix.message_size_limit,
-            parameters: config.postfix.parameters.clone(),
-        });
-        files.insert("main.cf".to_owned(), main.map_err(|error| error.to_string())?);
-        files.insert("master.cf".to_owned(), master_cf());
+        let hostname = &self.config.hostname;
+        let files = revision_files(directory, &self.name, hostname, &config.postfix, recorded, &vanished);
+        let files = files.map_err(|error| error.to_string())?;
         let index = Index::new(&self.name, &files);
         Ok(Rendered { index, files, directory: directory.clone() })
     }
@@ -108,7 +103,7 @@ impl Cell {
         self.vanished.retain(|address, until| *until > now && !directory.accepts(address));
         if let Some((_, last)) = self.written.back() {
             for address in last.mailboxes.keys().chain(last.aliases.keys()) {
-                if !directory.accepts(address) {
+                if !address.is_catch_all() && !directory.accepts(address) {
                     self.vanished.entry(address.clone()).or_insert(now + hold);
                 }
             }
@@ -202,10 +197,11 @@ impl Cell {
     }
 
     /// Whether Postfix proved that it accepts the domain: the ground on which an MX is published.
-    pub fn programmed(&self, domain: &str) -> Programmed {
+    pub fn programmed(&self, domain: &str, directory: &Directory) -> Programmed {
         let Some(report) = self.heard() else { return self.on_its_way() };
         let Some(proof) = report.domains.get(domain) else { return self.on_its_way() };
-        if proof.hash != domain_hash(domain, DomainState::Serving) || report.revision.is_none() {
+        let wanted = domain_hash(directory, domain);
+        if Some(&proof.hash) != wanted.as_ref() || report.revision.is_none() {
             return self.on_its_way();
         }
         if !proof.accepted {
@@ -223,9 +219,9 @@ impl Cell {
     }
 
     /// Whether the live tables have a mailbox as the directory wants it.
-    pub fn has_mailbox(&self, address: &Address, id: &ObjectId) -> Programmed {
+    pub fn has_mailbox(&self, address: &Address, id: &ObjectId, directory: &Directory) -> Programmed {
         match self.live.as_ref().is_some_and(|live| live.mailboxes.get(address) == Some(id)) {
-            true => self.programmed(address.domain()),
+            true => self.programmed(address.domain(), directory),
             false => self.on_its_way(),
         }
     }
@@ -234,7 +230,7 @@ impl Cell {
     pub fn has_alias(&self, address: &Address, directory: &Directory) -> Programmed {
         let wanted = directory.aliases.get(address);
         match self.live.as_ref().is_some_and(|live| wanted.is_some() && live.aliases.get(address) == wanted) {
-            true => self.programmed(address.domain()),
+            true => self.programmed(address.domain(), directory),
             false if wanted.is_none() => {
                 Programmed::No(Reason::TargetNotFound, format!("no target of {address} can take its mail"))
             }
@@ -265,9 +261,10 @@ impl Cell {
     }
 
     /// Recipients queued for a draining domain; `None` while that is not known.
-    pub fn queued(&self, domain: &str) -> Option<u64> {
+    pub fn queued(&self, domain: &str, directory: &Directory) -> Option<u64> {
         let report = self.heard()?;
-        let draining = domain_hash(domain, DomainState::Draining);
+        directory.domains.get(domain).filter(|served| served.state == DomainState::Draining)?;
+        let draining = domain_hash(directory, domain)?;
         report.domains.get(domain).filter(|proof| proof.hash == draining)?;
         report.queued.get(domain).copied()
     }

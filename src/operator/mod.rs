@@ -6,11 +6,12 @@ mod cells;
 mod http;
 mod index;
 pub mod lease;
-mod objects;
+pub mod objects;
 mod publish;
 mod reconcile;
 mod record_events;
 mod report_status;
+pub mod snapshot;
 mod watch;
 pub mod write;
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::directory::Refusal;
 use crate::dns::MxSet;
 use crate::dns::{self, ApiKey, DnsError, MxHostResolver, PowerDns};
-use crate::records::{DnsTask, Record};
+use crate::records::{Absent, DnsTask, Record};
 
 use super::lease::{Held, WRITE_TIMEOUT};
 
@@ -45,12 +45,7 @@ pub enum Found {
         warning: Option<String>,
     },
     /// Nothing of ours.
-    Absent {
-        /// The TTL that resolvers may hold, as far as DNS tells.
-        held_ttl: u32,
-        /// Seconds that secondaries may lag.
-        lag_seconds: u32,
-    },
+    Absent(Absent),
 }
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -198,37 +193,47 @@ impl Publisher {
 
     async fn carry_out(&self, record: &Record, task: &DnsTask, hostname: &str) -> Result<Found, Refusal> {
         match task {
-            DnsTask::Publish(mx) => {
+            DnsTask::Publish { mx, zone, adopt } => {
                 if !mx.records.iter().any(|mx| mx.host == hostname) {
                     let message = format!(
                         "spec.dns.mx does not contain {hostname}, which serves the domain; add it, or leave spec.dns.mx out"
                     );
                     return Err(Refusal { reason: Reason::MXHostMissing, message });
                 }
-                self.publish(record, mx, hostname).await.map_err(refusal)
+                let published = record.published.as_ref();
+                let zone_before = published.and_then(|published| published.zone.clone());
+                let request = dns::PublishRequest {
+                    domain: record.domain.clone(),
+                    zone: zone.clone(),
+                    mx: mx.clone(),
+                    owner_id: self.owner_id.clone(),
+                    instance: self.instance.clone(),
+                    previously_published: zone_before.is_some(),
+                    adopt: *adopt,
+                };
+                self.publish(record, request, zone_before, hostname).await.map_err(refusal)
             }
-            DnsTask::Withdraw => self.withdraw(record, zone_of(record)).await.map_err(refusal),
+            DnsTask::Withdraw => {
+                let absent = self.withdraw(record, zone_of(record), hostname).await.map_err(refusal)?;
+                Ok(Found::Absent(absent))
+            }
         }
     }
 
-    async fn publish(&self, record: &Record, mx: &MxSet, hostname: &str) -> Result<Found, DnsError> {
-        let published = record.published.as_ref();
-        let zone_before = published.and_then(|published| published.zone.clone());
+    async fn publish(
+        &self,
+        record: &Record,
+        request: dns::PublishRequest,
+        zone_before: Option<String>,
+        hostname: &str,
+    ) -> Result<Found, DnsError> {
         if zone_before.is_none() {
             self.resolver.check(hostname).await?;
         }
-        let request = dns::PublishRequest {
-            domain: record.domain.clone(),
-            zone: record.spec.dns.zone.clone(),
-            mx: mx.clone(),
-            owner_id: self.owner_id.clone(),
-            instance: self.instance.clone(),
-            previously_published: zone_before.is_some(),
-        };
         let done = dns::publish(&self.provider().await?, &request, &self.guard(&record.domain)).await?;
         // The new zone first: a domain without any MX would fall back to its address record.
         if let Some(before) = zone_before.filter(|before| *before != done.zone) {
-            self.withdraw(record, Some(before)).await?;
+            self.withdraw(record, Some(before), hostname).await?;
         }
         Ok(Found::Published {
             zone: done.zone,
@@ -238,7 +243,12 @@ impl Publisher {
         })
     }
 
-    async fn withdraw(&self, record: &Record, zone: Option<String>) -> Result<Found, DnsError> {
+    async fn withdraw(
+        &self,
+        record: &Record,
+        zone: Option<String>,
+        hostname: &str,
+    ) -> Result<Absent, DnsError> {
         let request = dns::WithdrawRequest {
             domain: record.domain.clone(),
             zone,
@@ -246,7 +256,13 @@ impl Publisher {
             instance: self.instance.clone(),
         };
         let done = dns::withdraw(&self.provider().await?, &request, &self.guard(&record.domain)).await?;
-        Ok(Found::Absent { held_ttl: done.held_ttl, lag_seconds: done.lag_seconds })
+        // Who publishes a domain himself may do so anywhere.
+        let elsewhere = !record.spec.dns.managed && self.resolver.names(&record.domain, hostname).await?;
+        Ok(Absent {
+            held_ttl: done.held_ttl,
+            lag_seconds: done.lag_seconds,
+            names_us: elsewhere || done.foreign_hosts.contains(hostname),
+        })
     }
 
     /// The key is read at each use: a renewed Secret works without a restart.
@@ -297,7 +313,7 @@ mod tests {
     use super::*;
 
     fn absent(domain: &str) -> Outcome {
-        let found = Found::Absent { held_ttl: 60, lag_seconds: 0 };
+        let found = Found::Absent(Absent { held_ttl: 60, ..Absent::default() });
         Outcome { domain: domain.to_owned(), task: DnsTask::Withdraw, result: Ok(found) }
     }
 

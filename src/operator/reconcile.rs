@@ -19,8 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::directory::{Directory, Rules};
-use crate::records::{self, DnsTask, Facts, Limits, Phase, Record};
-use crate::status::Programmed;
+use crate::records::{self, Absent, DnsTask, Facts, Limits, Phase, Record};
 
 use super::agents::{self, Answer, Asker};
 use super::cells::Cell;
@@ -37,6 +36,8 @@ pub const WRITES_AT_ONCE: usize = 16;
 const RETRY: Duration = Duration::from_secs(1);
 /// A record changes at most this often in one pass: its machine has fewer states.
 const STEPS: usize = 8;
+
+mod dns;
 
 /// What wakes the loop.
 pub enum Message {
@@ -264,14 +265,15 @@ impl Reconciler {
         let served = directory.domains.get(domain).filter(|served| served.claim.is_some());
         let cell = self.cells.get(&stored.record.spec.cell);
         let absent = match self.desk.last(domain, &DnsTask::Withdraw) {
-            Some(Ok(Found::Absent { held_ttl, lag_seconds })) => Some((*held_ttl, *lag_seconds)),
-            _ if stored.abandon_dns => Some((0, 0)),
+            Some(Ok(Found::Absent(absent))) => Some(*absent),
+            _ if stored.abandon_dns => Some(Absent::default()),
             _ => None,
         };
         Facts {
             claim: served.map(|served| (&served.spec, served.namespace.as_str())),
             absent,
-            queued: cell.and_then(|cell| cell.queued(domain)),
+            // A cell that was taken away has no queue that anybody could wait for.
+            queued: cell.map_or(Some(0), |cell| cell.queued(domain, directory)),
             left_tables: cell.is_none_or(|cell| cell.left(domain)),
         }
     }
@@ -367,109 +369,6 @@ impl Reconciler {
         }
     }
 
-    /// What is to be done in DNS for a domain now.
-    fn dns_task(&self, record: &Record) -> Option<(DnsTask, String)> {
-        let cell = self.cells.get(&record.spec.cell)?;
-        let programmed = cell.programmed(&record.domain) == Programmed::Yes;
-        Some((records::dns_task(record, programmed, cell.hostname())?, cell.hostname().to_owned()))
-    }
-
-    async fn start_dns_tasks(&mut self, directory: &Directory) {
-        let now = Instant::now();
-        for domain in self.index.records.keys().cloned().collect::<Vec<_>>() {
-            let Some(stored) = self.index.records.get(&domain).cloned() else { continue };
-            let Some((task, hostname)) = self.dns_task(&stored.record) else {
-                match stored.record.phase {
-                    Phase::Serving => self.desk.forget_withdrawal(&domain),
-                    _ => self.desk.forget(&domain),
-                }
-                continue;
-            };
-            if let (Some(Ok(Found::Published { zone, mx, lag_seconds, .. })), DnsTask::Publish(_)) =
-                (self.desk.last(&domain, &task), &task)
-            {
-                let confirmed = stored.record.confirmed(mx, zone, *lag_seconds);
-                self.remember(&domain, confirmed).await;
-            }
-            let claimed = directory.domains.get(&domain).is_some_and(|served| served.claim.is_some());
-            // Its record says otherwise only because it could not be written.
-            if matches!(task, DnsTask::Publish(_)) && !claimed {
-                continue;
-            }
-            // A last look at a withdrawn domain has its own time.
-            let early = matches!(stored.record.phase, Phase::Withdrawn { check } if Timestamp::now() < check);
-            if early || !self.desk.take(&domain, &task, now) {
-                continue;
-            }
-            // What is about to be written is remembered first.
-            let intended = match &task {
-                DnsTask::Publish(mx) => {
-                    self.remember(&domain, self.index.records[&domain].record.intending(mx)).await
-                }
-                DnsTask::Withdraw => true,
-            };
-            match self.index.records.get(&domain) {
-                Some(stored) if intended => {
-                    self.publisher.start(&stored.record, task, &hostname, &self.to_self)
-                }
-                _ => self.desk.put_back(&domain, now),
-            }
-        }
-    }
-
-    /// Stores a record if it differs; whether it is stored then.
-    async fn remember(&mut self, domain: &str, record: Record) -> bool {
-        let Some(stored) = self.index.records.get(domain) else { return false };
-        if stored.record == record {
-            return true;
-        }
-        match self.writer.record(&record, Some(stored)).await {
-            Ok(map) => {
-                self.index.apply_config_map(map);
-                true
-            }
-            Err(error) => {
-                self.note_failure(&error);
-                false
-            }
-        }
-    }
-
-    /// What each MailDomain is told about DNS.
-    fn publications(&self, directory: &Directory) -> BTreeMap<String, crate::status::Publication> {
-        let served = directory.domains.iter().filter(|(_, served)| served.claim.is_some());
-        served.map(|(domain, _)| (domain.clone(), self.publication(domain))).collect()
-    }
-
-    fn publication(&self, domain: &str) -> crate::status::Publication {
-        use crate::api::conditions::Reason::Pending;
-        use crate::directory::Refusal;
-        let Some(stored) = self.index.records.get(domain) else {
-            return Err(Refusal {
-                reason: Pending,
-                message: "the domain record is not written yet".to_owned(),
-            });
-        };
-        let record = &stored.record;
-        let Some(cell) = self.cells.get(&record.spec.cell) else {
-            return Err(Refusal { reason: Pending, message: String::new() });
-        };
-        let wanted = records::wanted(&record.spec, cell.hostname());
-        match self.desk.last(domain, &DnsTask::Publish(wanted.clone())) {
-            Some(Ok(Found::Published { warning, .. })) => return Ok(warning.clone().unwrap_or_default()),
-            Some(Err(refusal)) => return Err(refusal.clone()),
-            Some(Ok(Found::Absent { .. })) | None => {}
-        }
-        match &record.published {
-            // Read back before this process started; checked again soon.
-            Some(published) if published.confirmed && published.mx == wanted => Ok(String::new()),
-            _ => Err(Refusal {
-                reason: Pending,
-                message: "the MX is published once Postfix has proved that it accepts the domain".to_owned(),
-            }),
-        }
-    }
-
     fn metrics(&self) -> String {
         let objects = &self.index.objects;
         let mut text = String::from("# HELP vmail_objects Objects seen.\n# TYPE vmail_objects gauge\n");
@@ -502,7 +401,7 @@ impl Reconciler {
 fn phase_name(phase: &Phase) -> &'static str {
     match phase {
         Phase::Serving => "Serving",
-        Phase::Withdrawing => "Withdrawing",
+        Phase::Withdrawing { .. } => "Withdrawing",
         Phase::Draining { .. } => "Draining",
         Phase::Leaving => "Leaving",
         Phase::Withdrawn { .. } => "Withdrawn",

@@ -89,13 +89,13 @@ impl StatusWriter {
         let cell_of =
             |domain: &str| directory.domains.get(domain).and_then(|served| cells.get(&served.spec.cell));
 
-        let pending = Err(Refusal { reason: Reason::Pending, message: String::new() });
+        let pending = Publication::No(Refusal { reason: Reason::Pending, message: String::new() });
         for (id, verdict) in &directory.domain_verdicts {
             let (Some(known), Some(object)) = (index.domains.get(id), index.objects.domains.get(id)) else {
                 continue;
             };
             let domain = object.spec.as_ref().map_or("", |spec| spec.domain.as_str());
-            let programmed = cell_of(domain).map_or_else(unserved, |cell| cell.programmed(domain));
+            let programmed = cell_of(domain).map_or_else(unserved, |cell| cell.programmed(domain, directory));
             let publication = publications.get(domain).unwrap_or(&pending);
             let said = status::domain(&known.status.conditions, verdict, &programmed, publication);
             let mx = verdict.accepted.as_ref().ok().and_then(|()| mx_status(index, domain));
@@ -112,8 +112,8 @@ impl StatusWriter {
                 continue;
             };
             let address = object.spec.as_ref().ok();
-            let programmed =
-                address.and_then(|address| Some(cell_of(address.domain())?.has_mailbox(address, id)));
+            let programmed = address
+                .and_then(|address| Some(cell_of(address.domain())?.has_mailbox(address, id, directory)));
             let said =
                 status::mailbox(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
             let path = address.filter(|_| verdict.accepted.is_ok()).map(maildir);

@@ -7,18 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use crate::api::DomainClass;
 use crate::api::address::Address;
-use crate::directory::Directory;
+use crate::directory::{Directory, ServedDomain};
 use crate::revision::{DOMAINS_FILE, DomainLine, DomainState, content_hash};
-
-/// Names of the lookup tables: the Postfix parameter, or restriction, that refers to each.
-pub const TABLES: [&str; 5] = [
-    "virtual_mailbox_maps",
-    "virtual_alias_maps",
-    "virtual_mailbox_domains",
-    "virtual_alias_domains",
-    "check_recipient_access",
-];
 
 /// Bytes for addresses that vanished: they must not burst what the ConfigMap holds besides them.
 const VANISHED_ROOM: usize = 32 * 1024;
@@ -35,46 +27,80 @@ pub fn tables(
     recorded: impl Fn(&str) -> bool,
     vanished: &BTreeSet<Address>,
 ) -> BTreeMap<String, String> {
-    let domains: BTreeMap<&str, DomainState> = directory
+    let domains: BTreeMap<&str, &ServedDomain> = directory
         .domains
         .iter()
         .filter(|(domain, served)| served.spec.cell == cell && recorded(domain))
-        .map(|(domain, served)| (domain.as_str(), served.state))
+        .map(|(domain, served)| (domain.as_str(), served))
         .collect();
     let here = |address: &&Address| domains.contains_key(address.domain());
 
     let mut list = String::new();
     let mut mailbox_domains = String::new();
+    let mut alias_domains = BTreeSet::from([hostname]);
     let mut access = BTreeMap::new();
-    for (&domain, &state) in &domains {
-        let line = DomainLine { domain: domain.to_owned(), hash: domain_hash(domain, state), state };
-        push(&mut list, line);
-        push(&mut mailbox_domains, format_args!("{domain} OK"));
+    for (&domain, served) in &domains {
+        let state = served.state;
+        let hash = domain_hash(directory, domain).unwrap_or_default();
+        push(&mut list, DomainLine { domain: domain.to_owned(), hash, state });
+        match served.spec.class {
+            DomainClass::Mailbox => push(&mut mailbox_domains, format_args!("{domain} OK")),
+            DomainClass::Alias => {
+                alias_domains.insert(domain);
+            }
+        }
         if state == DomainState::Draining {
-            access.insert(domain.to_owned(), "4.2.1 this domain is being moved, try again later");
+            access.insert(
+                domain.to_owned(),
+                "DEFER_IF_REJECT 4.2.1 this domain is being moved, try again later",
+            );
         }
     }
     let mut room = VANISHED_ROOM;
     for address in vanished.iter().filter(here).filter(|address| !directory.accepts(address)) {
         let Some(left) = room.checked_sub(address.domain().len() + address.local().len() + 80) else { break };
         room = left;
-        access.insert(address.to_string(), "4.2.1 this mailbox is not available, try again later");
+        let action = "DEFER_IF_REJECT 4.2.1 this mailbox is not available, try again later";
+        access.insert(address.to_string(), action);
+    }
+    // Elsewhere they are unknown anyway.
+    for address in directory.dead.iter().filter(here) {
+        let domain = domains[address.domain()];
+        if directory.catch_all(address.domain()).is_some() {
+            let temporary = domain.state == DomainState::Draining || vanished.contains(address);
+            let action = if temporary {
+                "450 4.2.1 this address is not available, try again later"
+            } else {
+                "550 5.1.1 nobody is behind this address"
+            };
+            access.insert(address.to_string(), action);
+        }
     }
 
     let mut mailboxes = String::new();
+    let mut alias_lines = BTreeMap::new();
     for address in directory.mailboxes.keys().filter(here) {
         push(&mut mailboxes, format_args!("{address} {}", maildir(address)));
+        // Postfix asks the aliases first, for the whole domain too: without a line of its own, a mailbox would lose its
+        // mail to the catch-all (VIRTUAL_README). An alias to itself ends there (virtual(5)).
+        if directory.catch_all(address.domain()).is_some() {
+            alias_lines.insert(address, address.to_string());
+        }
     }
-    let mut aliases = String::new();
     for (address, targets) in &directory.aliases {
         if here(&address) || address.domain() == hostname {
             let targets: Vec<String> = targets.iter().map(Address::to_string).collect();
-            push(&mut aliases, format_args!("{address} {}", targets.join(", ")));
+            alias_lines.insert(address, targets.join(", "));
         }
     }
+    let mut aliases = String::new();
+    for (address, targets) in alias_lines {
+        push(&mut aliases, format_args!("{address} {targets}"));
+    }
+    let alias_domains: String = alias_domains.iter().map(|domain| format!("{domain} OK\n")).collect();
     let mut recipient_access = String::new();
-    for (key, text) in access {
-        push(&mut recipient_access, format_args!("{key} DEFER_IF_REJECT {text}"));
+    for (key, action) in access {
+        push(&mut recipient_access, format_args!("{key} {action}"));
     }
 
     [
@@ -82,7 +108,7 @@ pub fn tables(
         ("virtual_mailbox_maps", mailboxes),
         ("virtual_alias_maps", aliases),
         ("virtual_mailbox_domains", mailbox_domains),
-        ("virtual_alias_domains", format!("{hostname} OK\n")),
+        ("virtual_alias_domains", alias_domains),
         ("check_recipient_access", recipient_access),
     ]
     .map(|(name, content)| (name.to_owned(), content))
@@ -99,21 +125,28 @@ pub fn maildir(address: &Address) -> String {
     format!("{}/{}/", address.domain(), address.local())
 }
 
-/// Names a domain's own lines. It does not change with the domain's mailboxes and aliases, so that a
+/// Names a served domain's own lines. It does not change with the domain's mailboxes and aliases, so that a
 /// published domain stays proved while these come and go.
-pub fn domain_hash(domain: &str, state: DomainState) -> String {
+pub fn domain_hash(directory: &Directory, domain: &str) -> Option<String> {
+    let ServedDomain { state, spec, .. } = directory.domains.get(domain)?;
     let state = match state {
         DomainState::Serving => "serving",
         DomainState::Draining => "draining",
     };
-    content_hash(&format!("{domain}\nmailbox\n{state}\n"))[..16].to_owned()
+    let class = match spec.class {
+        DomainClass::Mailbox => "mailbox",
+        DomainClass::Alias => "alias",
+    };
+    let catch_all = directory.catch_all(domain).map(Address::to_string).unwrap_or_default();
+    Some(content_hash(&format!("{domain}\n{class}\n{state}\n{catch_all}"))[..16].to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::MailDomainSpec;
-    use crate::directory::{ObjectId, ServedDomain};
+    use crate::directory::ObjectId;
+    use crate::postfix::main_cf::TABLES;
 
     fn directory() -> Directory {
         let served = |domain: &str, state| {
@@ -171,8 +204,56 @@ mod tests {
 
     #[test]
     fn the_domain_hash_is_about_the_domain_alone() {
-        let serving = domain_hash("example.org", DomainState::Serving);
-        assert_ne!(serving, domain_hash("example.org", DomainState::Draining));
-        assert_ne!(serving, domain_hash("example.net", DomainState::Serving));
+        let hash = |directory: &Directory| domain_hash(directory, "example.org").expect("served");
+        let before = hash(&directory());
+        assert_ne!(Some(before.clone()), domain_hash(&directory(), "example.net"));
+        let mut without = directory();
+        without.mailboxes.clear();
+        assert_eq!(before, hash(&without));
+
+        let mut draining = directory();
+        served(&mut draining).state = DomainState::Draining;
+        let mut of_aliases = directory();
+        served(&mut of_aliases).spec.class = DomainClass::Alias;
+        let mut with_catch_all = directory();
+        let target = Address::own("you@example.org").expect("valid");
+        with_catch_all.aliases.insert(Address::catch_all("example.org"), [target].into());
+        for other in [draining, of_aliases, with_catch_all] {
+            assert_ne!(before, hash(&other));
+        }
+    }
+
+    fn served(directory: &mut Directory) -> &mut ServedDomain {
+        directory.domains.get_mut("example.org").expect("served")
+    }
+
+    #[test]
+    fn a_catch_all_comes_after_every_mailbox() {
+        let mut directory = directory();
+        let you = Address::own("you@example.org").expect("valid");
+        let both = Address::own("both@example.org").expect("valid");
+        directory.mailboxes.insert(both.clone(), directory.mailboxes[&you].clone());
+        directory
+            .aliases
+            .insert(both.clone(), [both, Address::own("x@remote.example").expect("valid")].into());
+        directory.aliases.insert(Address::catch_all("example.org"), [you].into());
+        let tables = tables(&directory, "default", "mail.example.test", |_| true, &BTreeSet::new());
+        assert_eq!(
+            tables["virtual_alias_maps"],
+            "@example.org you@example.org\n\
+             abuse@example.org you@example.org, x@remote.example\n\
+             both@example.org both@example.org, x@remote.example\n\
+             you@example.org you@example.org\n\
+             postmaster@mail.example.test x@remote.example\n"
+        );
+    }
+
+    #[test]
+    fn an_alias_domain_is_in_its_own_table() {
+        let mut directory = directory();
+        served(&mut directory).spec.class = DomainClass::Alias;
+        let tables = tables(&directory, "default", "mail.example.test", |_| true, &BTreeSet::new());
+        assert_eq!(tables["virtual_alias_domains"], "example.org OK\nmail.example.test OK\n");
+        assert_eq!(tables["virtual_mailbox_domains"], "example.net OK\n");
     }
 }

@@ -7,7 +7,7 @@
 
 mod step;
 
-pub use step::{DnsTask, Facts, Limits, dns_task, step, wanted};
+pub use step::{Absent, DnsTask, Facts, Limits, Rights, Serving, dns_task, publish, step, wanted};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub struct Record {
     /// read back as gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Published>,
+    /// Until when resolvers may hold an MX of ours that DNS no longer has, while the domain is served all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
 }
 
 /// What may stand in DNS.
@@ -58,7 +61,10 @@ pub enum Phase {
     /// An accepted MailDomain lives.
     Serving,
     /// The MX is being taken out of DNS. In the tables.
-    Withdrawing,
+    Withdrawing {
+        /// Since when.
+        since: Timestamp,
+    },
     /// The MX is gone from DNS, but resolvers may hold it. In the tables.
     Draining {
         /// When no resolver can hold it any more.
@@ -83,13 +89,14 @@ impl Record {
             spec,
             phase: Phase::Serving,
             published: None,
+            held_until: None,
         }
     }
 
     /// Whether Postfix must go on accepting mail for the domain, MailDomain or not.
     pub fn in_tables(&self) -> bool {
         match self.phase {
-            Phase::Serving | Phase::Withdrawing | Phase::Draining { .. } => true,
+            Phase::Serving | Phase::Withdrawing { .. } | Phase::Draining { .. } => true,
             Phase::Leaving | Phase::Withdrawn { .. } => false,
         }
     }

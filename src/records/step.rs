@@ -27,13 +27,23 @@ const TOMBSTONE: Duration = Duration::from_secs(60);
 pub struct Facts<'a> {
     /// The spec of the accepted MailDomain, and its namespace.
     pub claim: Option<(&'a MailDomainSpec, &'a str)>,
-    /// DNS was asked, and nothing of ours stands there: the TTL and the lag in seconds that were found
-    /// beside what was removed.
-    pub absent: Option<(u32, u32)>,
+    /// DNS was asked, and nothing of ours stands there.
+    pub absent: Option<Absent>,
     /// Recipients still queued for the domain; `None` when that is not known.
     pub queued: Option<u64>,
     /// The running Postfix no longer has the domain.
     pub left_tables: bool,
+}
+
+/// What was found where nothing of ours stands in DNS (any more).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Absent {
+    /// The TTL in seconds that resolvers may hold, as far as DNS tells.
+    pub held_ttl: u32,
+    /// Seconds that secondary servers may lag behind.
+    pub lag_seconds: u32,
+    /// Whether somebody else's MX names our host, so that mail still comes here.
+    pub names_us: bool,
 }
 
 /// Limits that the administrator sets.
@@ -41,7 +51,8 @@ pub struct Facts<'a> {
 pub struct Limits {
     /// Added to the time that resolvers may hold an MX.
     pub drain_margin: Duration,
-    /// How long after the drain queued mail is waited for.
+    /// How long after the drain queued mail is waited for, and how long for somebody else to take our host out of
+    /// an MX of his.
     pub queue_deadline: Duration,
 }
 
@@ -52,21 +63,35 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
         next.spec = spec.clone();
         next.namespace = namespace.to_owned();
         next.phase = Phase::Serving;
+        // What resolvers held when the domain came back, they still hold.
+        if let Phase::Draining { until } = record.phase {
+            next.held_until = next.held_until.max(Some(until));
+        }
+        // No longer published here, but served: a later way out must know what was held.
+        if let (false, Some(absent), Some(_)) = (spec.dns.managed, facts.absent, &record.published) {
+            next.held_until = next.held_until.max(Some(drained(record, absent, limits, now)));
+            next.published = None;
+        }
         return Some(next);
     }
     match &record.phase {
-        // Never published, but mail may be queued.
-        Phase::Serving if record.published.is_none() => next.phase = Phase::Draining { until: now },
+        // Never published here, but mail may be queued.
+        Phase::Serving if record.published.is_none() && record.spec.dns.managed => {
+            next.phase = Phase::Draining { until: until(record, now) };
+            next.held_until = None;
+        }
         Phase::Serving => {
-            next.phase = Phase::Withdrawing;
+            next.phase = Phase::Withdrawing { since: now };
             if let Some(published) = &mut next.published {
                 published.confirmed = false;
             }
         }
-        Phase::Withdrawing => {
-            if let Some((ttl, lag)) = facts.absent {
-                next.phase = Phase::Draining { until: drained(record, ttl, lag, limits, now) };
+        Phase::Withdrawing { since } => {
+            let still_named = |absent: &Absent| absent.names_us && now < *since + limits.queue_deadline;
+            if let Some(absent) = facts.absent.filter(|absent| !still_named(absent)) {
+                next.phase = Phase::Draining { until: until(record, drained(record, absent, limits, now)) };
                 next.published = None;
+                next.held_until = None;
             }
         }
         Phase::Draining { until } => {
@@ -89,22 +114,38 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
     Some(next)
 }
 
-/// When no resolver can hold the MX any more.
-fn drained(record: &Record, ttl: u32, lag: u32, limits: Limits, now: Timestamp) -> Timestamp {
-    if record.spec.withdrawal == Withdrawal::Immediate {
-        return now;
-    }
-    let (held, lagged) =
-        record.published.as_ref().map_or((0, 0), |published| (published.held_ttl, published.lag_seconds));
-    let seconds = u64::from(held.max(ttl)) + u64::from(lagged.max(lag));
+/// When no resolver can hold the MX any more that was just read back as gone.
+fn drained(record: &Record, absent: Absent, limits: Limits, now: Timestamp) -> Timestamp {
+    let (held, lagged) = match &record.published {
+        Some(published) => (published.held_ttl, published.lag_seconds),
+        // Somebody else's MX, of which only the spec says anything.
+        None if !record.spec.dns.managed => (u32::try_from(record.spec.dns.ttl).unwrap_or(0), 0),
+        None => (0, 0),
+    };
+    let seconds = u64::from(held.max(absent.held_ttl)) + u64::from(lagged.max(absent.lag_seconds));
     now + Duration::from_secs(seconds) + limits.drain_margin
 }
 
-/// What is to be done in DNS.
+/// When the drain ends, if it is not to end at once.
+fn until(record: &Record, drained: Timestamp) -> Timestamp {
+    match record.spec.withdrawal {
+        Withdrawal::Immediate => Timestamp::UNIX_EPOCH,
+        Withdrawal::WaitForTTL => record.held_until.map_or(drained, |held| held.max(drained)),
+    }
+}
+
+/// What is to be done in DNS. Another task is begun at once, the same one at intervals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsTask {
     /// Make these records stand there.
-    Publish(MxSet),
+    Publish {
+        /// The records.
+        mx: MxSet,
+        /// The zone to write to; by default the closest one that encloses the domain.
+        zone: Option<String>,
+        /// Whether what is not ours may be replaced.
+        adopt: bool,
+    },
     /// Make nothing of ours stand there.
     Withdraw,
 }
@@ -113,20 +154,56 @@ impl DnsTask {
     /// For logs.
     pub fn verb(&self) -> &'static str {
         match self {
-            Self::Publish(_) => "publish",
+            Self::Publish { .. } => "publish",
             Self::Withdraw => "withdraw",
         }
     }
 }
 
+/// What the administrator permits the domain's namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// To replace an MX that is not ours.
+    pub adopt: bool,
+    /// To be served without an MX from here.
+    pub unmanaged: bool,
+}
+
+/// The cell that serves the domain.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving<'a> {
+    /// Its host name.
+    pub hostname: &'a str,
+    /// Whether its Postfix proved that it accepts the domain.
+    pub programmed: bool,
+    /// What the domain's namespace may do.
+    pub rights: Rights,
+}
+
 /// What is to be done in DNS for a domain, if anything. Nothing is published before Postfix has proved
 /// that it accepts the domain; what is published stays while a later proof is missing, because senders
-/// retry for days and a missing MX would fall back to the address record (RFC 5321 5.1).
-pub fn dns_task(record: &Record, programmed: bool, hostname: &str) -> Option<DnsTask> {
-    match record.phase {
-        Phase::Serving if programmed => Some(DnsTask::Publish(wanted(&record.spec, hostname))),
-        Phase::Withdrawing | Phase::Withdrawn { .. } => Some(DnsTask::Withdraw),
-        Phase::Serving | Phase::Draining { .. } | Phase::Leaving => None,
+/// retry for days and a missing MX would fall back to the address record (RFC 5321 5.1). Without a cell there is
+/// nothing to publish, but all to withdraw.
+pub fn dns_task(record: &Record, serving: Option<Serving<'_>>) -> Option<DnsTask> {
+    match (&record.phase, serving) {
+        (Phase::Withdrawing { .. } | Phase::Withdrawn { .. }, _) => Some(DnsTask::Withdraw),
+        (Phase::Serving, Some(serving)) if !record.spec.dns.managed => {
+            (serving.rights.unmanaged && record.published.is_some()).then_some(DnsTask::Withdraw)
+        }
+        (Phase::Serving, Some(Serving { hostname, programmed: true, rights })) => {
+            Some(publish(record, hostname, rights))
+        }
+        (Phase::Serving | Phase::Draining { .. } | Phase::Leaving, _) => None,
+    }
+}
+
+/// The task that publishes a domain.
+pub fn publish(record: &Record, hostname: &str, rights: Rights) -> DnsTask {
+    let dns = &record.spec.dns;
+    DnsTask::Publish {
+        mx: wanted(&record.spec, hostname),
+        zone: dns.zone.clone(),
+        adopt: dns.adopt && rights.adopt,
     }
 }
 
@@ -213,7 +290,7 @@ mod tests {
     fn a_record_survives_its_yaml() {
         for phase in [
             Phase::Serving,
-            Phase::Withdrawing,
+            Phase::Withdrawing { since: at(0) },
             Phase::Draining { until: at(5) },
             Phase::Leaving,
             Phase::Withdrawn { check: at(7) },
@@ -228,10 +305,10 @@ mod tests {
     fn the_way_out_is_walked_in_order() {
         let gone = Facts::default();
         let record = settle(&published(), &gone, at(0)).expect("stays");
-        assert_eq!(record.phase, Phase::Withdrawing);
+        assert_eq!(record.phase, Phase::Withdrawing { since: at(0) });
         assert!(record.in_tables());
 
-        let absent = Facts { absent: Some((0, 0)), ..gone.clone() };
+        let absent = Facts { absent: Some(Absent::default()), ..gone.clone() };
         let record = settle(&record, &absent, at(100)).expect("stays");
         assert_eq!(record.phase, Phase::Draining { until: at(100 + 3600 + 30 + 60) });
         assert!(record.in_tables());
@@ -258,11 +335,11 @@ mod tests {
         let record = settle(&record, &left, at(3800)).expect("stays");
         assert_eq!(record.phase, Phase::Withdrawn { check: at(3860) });
         assert_eq!(
-            settle(&record, &Facts { absent: Some((0, 0)), ..gone.clone() }, at(3859)),
+            settle(&record, &Facts { absent: Some(Absent::default()), ..gone.clone() }, at(3859)),
             Some(record.clone())
         );
         assert_eq!(settle(&record, &gone, at(9999)), Some(record.clone()), "DNS was not asked");
-        assert_eq!(settle(&record, &Facts { absent: Some((0, 0)), ..gone }, at(3860)), None);
+        assert_eq!(settle(&record, &Facts { absent: Some(Absent::default()), ..gone }, at(3860)), None);
     }
 
     /// What is only intended, or may be gone already, is not told as published.
@@ -291,8 +368,11 @@ mod tests {
 
     #[test]
     fn a_longer_ttl_found_in_dns_counts() {
-        let record = Record { phase: Phase::Withdrawing, ..published() };
-        let facts = Facts { absent: Some((86_400, 7)), ..Facts::default() };
+        let record = Record { phase: Phase::Withdrawing { since: at(0) }, ..published() };
+        let facts = Facts {
+            absent: Some(Absent { held_ttl: 86_400, lag_seconds: 7, names_us: false }),
+            ..Facts::default()
+        };
         assert_eq!(
             settle(&record, &facts, at(0)).expect("stays").phase,
             Phase::Draining { until: at(86_400 + 30 + 60) }
@@ -301,9 +381,13 @@ mod tests {
 
     #[test]
     fn immediate_does_not_wait_for_caches() {
-        let mut record = Record { phase: Phase::Withdrawing, ..published() };
+        let mut record = Record { phase: Phase::Withdrawing { since: at(0) }, ..published() };
         record.spec.withdrawal = Withdrawal::Immediate;
-        let facts = Facts { absent: Some((86_400, 7)), queued: Some(0), ..Facts::default() };
+        let facts = Facts {
+            absent: Some(Absent { held_ttl: 86_400, lag_seconds: 7, names_us: false }),
+            queued: Some(0),
+            ..Facts::default()
+        };
         assert_eq!(settle(&record, &facts, at(5)).expect("stays").phase, Phase::Leaving);
     }
 
@@ -312,7 +396,7 @@ mod tests {
         let spec = spec();
         let facts = Facts { claim: Some((&spec, "mail")), ..Facts::default() };
         for phase in [
-            Phase::Withdrawing,
+            Phase::Withdrawing { since: at(0) },
             Phase::Draining { until: at(5) },
             Phase::Leaving,
             Phase::Withdrawn { check: at(7) },
@@ -322,17 +406,96 @@ mod tests {
         }
     }
 
+    fn serving(programmed: bool, rights: Rights) -> Option<Serving<'static>> {
+        Some(Serving { hostname: "mail.example.org", programmed, rights })
+    }
+
+    const NONE: Rights = Rights { adopt: false, unmanaged: false };
+    const ALL: Rights = Rights { adopt: true, unmanaged: true };
+
     #[test]
     fn nothing_is_published_before_the_proof() {
         let record = Record::new("example.org", "mail", spec());
-        assert_eq!(dns_task(&record, false, "mail.example.org"), None);
-        let expected = DnsTask::Publish(MxSet {
-            ttl: 3600,
-            records: [Mx { preference: 10, host: "mail.example.org".to_owned() }].into(),
-        });
-        assert_eq!(dns_task(&record, true, "mail.example.org"), Some(expected));
-        assert_eq!(dns_task(&published(), false, "mail.example.org"), None, "and not withdrawn without need");
+        assert_eq!(dns_task(&record, serving(false, ALL)), None);
+        let expected = DnsTask::Publish {
+            mx: MxSet {
+                ttl: 3600,
+                records: [Mx { preference: 10, host: "mail.example.org".to_owned() }].into(),
+            },
+            zone: None,
+            adopt: false,
+        };
+        assert_eq!(dns_task(&record, serving(true, ALL)), Some(expected));
+        assert_eq!(dns_task(&published(), serving(false, ALL)), None, "and not withdrawn without need");
         let leaving = Record { phase: Phase::Leaving, ..published() };
-        assert_eq!(dns_task(&leaving, true, "mail.example.org"), None);
+        assert_eq!(dns_task(&leaving, serving(true, ALL)), None);
+    }
+
+    #[test]
+    fn without_its_cell_a_domain_is_withdrawn_and_not_published() {
+        assert_eq!(dns_task(&published(), None), None);
+        let leaving = Record { phase: Phase::Withdrawing { since: at(0) }, ..published() };
+        assert_eq!(dns_task(&leaving, None), Some(DnsTask::Withdraw));
+    }
+
+    #[test]
+    fn rights_decide_about_adopting_and_about_staying_unpublished() {
+        let adopts = |rights| {
+            let mut record = published();
+            record.spec.dns.adopt = true;
+            matches!(dns_task(&record, serving(true, rights)), Some(DnsTask::Publish { adopt: true, .. }))
+        };
+        assert!(adopts(ALL) && !adopts(NONE));
+        let mut record = published();
+        record.spec.dns.managed = false;
+        assert_eq!(dns_task(&record, serving(true, ALL)), Some(DnsTask::Withdraw));
+        assert_eq!(dns_task(&record, serving(true, NONE)), None, "what is published stays");
+        record.published = None;
+        assert_eq!(dns_task(&record, serving(true, ALL)), None);
+    }
+
+    /// Whatever happens in between, the domain is served for as long as an MX of ours may be held.
+    #[test]
+    fn what_resolvers_hold_is_remembered_while_the_domain_is_served() {
+        let mut unmanaged = spec();
+        unmanaged.dns.managed = false;
+        let absent = Some(Absent { names_us: true, ..Absent::default() });
+        let facts = Facts { claim: Some((&unmanaged, "mail")), absent, ..Facts::default() };
+        let record = settle(&published(), &facts, at(100)).expect("stays");
+        assert_eq!((&record.phase, &record.published), (&Phase::Serving, &None));
+        let held = at(100 + 3600 + 30 + 60);
+        assert_eq!(record.held_until, Some(held));
+
+        // Managed again, and deleted before anything was published.
+        let managed = spec();
+        let facts = Facts { claim: Some((&managed, "mail")), ..Facts::default() };
+        let record = settle(&record, &facts, at(200)).expect("stays");
+        let record = settle(&record, &Facts::default(), at(300)).expect("stays");
+        assert_eq!(record.phase, Phase::Draining { until: held });
+
+        // Back during the drain, and deleted again.
+        let record = settle(&record, &facts, at(400)).expect("stays");
+        assert_eq!((&record.phase, record.held_until), (&Phase::Serving, Some(held)));
+        let record = settle(&record, &Facts::default(), at(500)).expect("stays");
+        assert_eq!(record.phase, Phase::Draining { until: held });
+    }
+
+    #[test]
+    fn somebody_elses_mx_that_names_us_is_waited_for_to_the_deadline() {
+        let mut record = Record::new("example.org", "mail", spec());
+        record.spec.dns.managed = false;
+        let named = Absent { names_us: true, ..Absent::default() };
+        let facts = |absent| Facts { absent: Some(absent), queued: Some(0), ..Facts::default() };
+        let waiting = settle(&record, &facts(named), at(0)).expect("stays");
+        assert_eq!(waiting.phase, Phase::Withdrawing { since: at(0) });
+        assert_eq!(settle(&waiting, &facts(named), at(999)).expect("stays").phase, waiting.phase);
+        let gone = settle(&waiting, &facts(Absent::default()), at(999)).expect("stays");
+        assert_eq!(
+            gone.phase,
+            Phase::Draining { until: at(999 + 3600 + 60) },
+            "its TTL is what the spec says"
+        );
+        let late = settle(&waiting, &facts(named), at(1000)).expect("stays");
+        assert!(matches!(late.phase, Phase::Draining { .. }));
     }
 }

@@ -41,7 +41,7 @@ impl Drop for ApiServer {
 }
 
 /// Where `tests/cluster/cluster build` put the Kubernetes programs.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     if let Ok(dir) = std::env::var("VMAIL_KUBERNETES") {
         return dir.into();
     }

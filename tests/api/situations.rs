@@ -18,7 +18,7 @@ use vmail_operator::api::{
 use vmail_operator::directory::{ObjectId, Refusal, Verdict};
 use vmail_operator::operator::lease;
 use vmail_operator::operator::write::Writer;
-use vmail_operator::status::{self, Programmed};
+use vmail_operator::status::{self, Programmed, Publication};
 
 /// The operator's writer, holding its lease.
 pub async fn writer(client: &Client) -> Writer {
@@ -82,7 +82,10 @@ impl Kind for MailDomain {
         self.status.as_ref().map_or(&[], |status| &status.conditions)
     }
     fn said(old: &[Condition], now: &Now) -> Vec<Statement> {
-        let publication = now.published.map(|()| String::new()).map_err(refusal);
+        let publication = match now.published {
+            Ok(()) => Publication::Yes(String::new()),
+            Err(reason) => Publication::No(refusal(reason)),
+        };
         status::domain(old, &now.verdict(), &now.programmed(), &publication)
     }
     fn status(generation: i64, conditions: Vec<Condition>, ready: bool) -> impl Serialize {

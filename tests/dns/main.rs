@@ -25,6 +25,7 @@ fn wish(domain: &str) -> PublishRequest {
         owner_id: OWNER.to_owned(),
         instance: "uid-1".to_owned(),
         previously_published: false,
+        adopt: false,
     }
 }
 

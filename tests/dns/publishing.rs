@@ -115,6 +115,25 @@ async fn a_foreign_mx_is_quoted_and_untouched() {
 }
 
 #[tokio::test]
+async fn a_foreign_mx_is_adopted_when_asked_for() {
+    let server = server();
+    let pdns = server.client();
+    server.zone("adopt.test", "Native").await;
+    server.put("adopt.test", "adopt.test", "MX", 86_400, &["5 mx.them.test."]).await;
+    let request = super::PublishRequest { adopt: true, ..wish("adopt.test") };
+    let done = publish(&pdns, &request, &go).await.expect("adopted");
+    assert!(done.wrote && done.held_ttl == 86_400, "resolvers hold what stood there: {done:?}");
+    assert_eq!(ask_mx(server.dns, "adopt.test").await, Some(wish("adopt.test").mx));
+
+    // Another cluster adopts it in turn. The first one does not take it back, so that they never alternate.
+    let other = super::PublishRequest { owner_id: "mail.them.test".into(), ..request.clone() };
+    assert!(publish(&pdns, &other, &go).await.expect("adopted").wrote);
+    let first = super::PublishRequest { previously_published: true, ..request };
+    let error = publish(&pdns, &first, &go).await.expect_err("a conflict");
+    assert_eq!(error.reason(), Reason::RecordConflict, "{error}");
+}
+
+#[tokio::test]
 async fn an_equal_mx_gets_its_ownership_record_back() {
     let server = server();
     server.zone("equal.test", "Native").await;

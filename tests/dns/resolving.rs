@@ -69,6 +69,22 @@ async fn a_host_that_senders_cannot_use_is_unfit() {
 }
 
 #[tokio::test]
+async fn an_mx_of_somebody_else_is_seen() {
+    let server = server();
+    server.zone("elsewhere.test", "Native").await;
+    let resolver = MxHostResolver::new(Some(server.dns)).expect("resolver");
+    let names = async || resolver.names("elsewhere.test", "mail.us.test").await.expect("an answer");
+    assert!(!names().await, "there is no MX");
+    server.put("elsewhere.test", "elsewhere.test", "MX", 60, &["10 mx.them.test.", "20 MAIL.us.test."]).await;
+    assert!(names().await);
+    server.put("elsewhere.test", "elsewhere.test", "MX", 60, &["10 mx.them.test."]).await;
+    assert!(!names().await);
+    assert!(!resolver.names("missing.elsewhere.test", "mail.us.test").await.expect("an answer"));
+    let error = resolver.names("host.nozone.example", "mail.us.test").await.expect_err("refused");
+    assert_eq!(error.reason(), Reason::ResolverUnreachable, "{error}");
+}
+
+#[tokio::test]
 async fn a_mended_host_is_seen_at_once() {
     let server = server();
     server.zone("mend.test", "Native").await;

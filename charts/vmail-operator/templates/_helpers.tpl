@@ -72,11 +72,19 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- range $name, $value := .Values.postfix.parameters -}}
   {{- $_ := set $parameters $name (include "vmail.postfixValue" $value) -}}
 {{- end -}}
+{{- $quotas := list -}}
+{{- range $given := .Values.tenancy.quotas -}}
+  {{- $quota := dict "namespaces" $given.namespaces -}}
+  {{- range $kind, $limit := omit $given "namespaces" -}}
+    {{- $_ := set $quota $kind (int64 $limit) -}}
+  {{- end -}}
+  {{- $quotas = append $quotas $quota -}}
+{{- end -}}
 {{- dict
       "name" (include "vmail.fullname" .)
       "postmaster" .Values.postmaster
       "cells" $cells
-      "tenancy" (dict "rules" .Values.tenancy.rules)
+      "tenancy" (dict "rules" .Values.tenancy.rules "quotas" $quotas)
       "dns" $dns
       "postfix" (dict "messageSizeLimit" (int64 .Values.postfix.messageSizeLimit) "parameters" $parameters)
       "vanishedSeconds" (int64 .Values.vanishedSeconds)

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::dns::record::Mx;
 
-const CLAIM: Claim<'_> = Claim { owner_id: "us", instance: "1", previously_published: false };
+const CLAIM: Claim<'_> = Claim { owner_id: "us", instance: "1", previously_published: false, adopt: false };
 const REMEMBERED: Claim<'_> = Claim { previously_published: true, ..CLAIM };
 
 fn set(ttl: u32, host: &str) -> MxSet {
@@ -48,6 +48,25 @@ fn different() -> [FoundMx; 4] {
 
 fn publishes(claim: &Claim<'_>, found: &Found) -> Plan {
     plan(claim, Some(&wanted()), found)
+}
+
+#[test]
+fn what_is_not_ours_is_adopted_once() {
+    const ADOPT: Claim<'_> = Claim { adopt: true, ..CLAIM };
+    let again = Claim { previously_published: true, ..ADOPT };
+    for mx in different() {
+        for owner in [OwnerState::None, owner("them", "9"), OwnerState::Foreign("keep off".into())] {
+            let found = found(mx.clone(), owner);
+            assert!(matches!(publishes(&CLAIM, &found), Plan::Conflict(_)), "{found:?}");
+            assert_eq!(publishes(&ADOPT, &found), Plan::Write, "{found:?}");
+            let taken_back = found.owner == OwnerState::None;
+            assert_eq!(publishes(&again, &found) == Plan::Write, taken_back, "{found:?}");
+        }
+    }
+    let shadowed = Found { wildcard: Some("*.us.test".into()), ..found(FoundMx::None, OwnerState::None) };
+    assert_eq!(publishes(&ADOPT, &shadowed), Plan::Write);
+    let cname = Found { cname: Some("elsewhere.test".into()), ..found(FoundMx::None, OwnerState::None) };
+    assert!(matches!(publishes(&ADOPT, &cname), Plan::Conflict(_)), "no MX can stand beside it");
 }
 
 #[test]

@@ -1,0 +1,199 @@
+use super::*;
+use proptest::prelude::*;
+
+use crate::api::{MailAliasSpec, MailDomainSpec, MailboxSpec};
+
+fn listed(index: &mut Index, maps: Vec<ConfigMap>) {
+    index.see(Seen::ConfigMap(Event::Init));
+    for map in maps {
+        index.see(Seen::ConfigMap(Event::InitApply(map)));
+    }
+    index.see(Seen::ConfigMap(Event::InitDone));
+}
+
+fn record(domain: &str, version: &str) -> ConfigMap {
+    let spec: MailDomainSpec = serde_yaml::from_str(&format!("domain: {domain}")).expect("valid");
+    let record = Record::new(domain, "mail", spec);
+    let mut map = objects::record_config_map("vmail", &record, Some(version), false).expect("valid");
+    map.metadata.namespace = Some("mail".to_owned());
+    map
+}
+
+#[test]
+fn a_list_is_what_is_there() {
+    let mut index = Index::new("mail");
+    listed(&mut index, vec![record("example.org", "5"), record("example.net", "6")]);
+    assert!(index.records.keys().eq(["example.net", "example.org"]));
+    listed(&mut index, vec![record("example.org", "5")]);
+    assert!(index.records.keys().eq(["example.org"]), "what a later list does not name is gone");
+}
+
+#[test]
+fn a_late_echo_changes_nothing() {
+    let mut index = Index::new("mail");
+    listed(&mut index, vec![record("example.org", "5")]);
+    index.apply_config_map(record("example.org", "7"));
+    index.see(Seen::ConfigMap(Event::Apply(record("example.org", "6"))));
+    assert_eq!(index.records["example.org"].resource_version, "7");
+}
+
+#[test]
+fn what_is_seen_from_before_a_status_was_written_changes_nothing() {
+    let seen = |version: &str| {
+        let mailbox = serde_json::json!({
+            "metadata": { "namespace": "a", "name": "you", "resourceVersion": version, "generation": 1 },
+            "spec": { "address": "you@example.org" },
+        });
+        Seen::Mailbox(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(mailbox).expect("valid")))))
+    };
+    let id = ObjectId { namespace: "a".to_owned(), name: "you".to_owned() };
+    let mut index = Index::new("mail");
+    index.see(seen("5"));
+    let known = index.mailboxes.get_mut(&id).expect("seen");
+    (known.version, known.status.path) = (7, Some("as written".to_owned()));
+    index.see(seen("6"));
+    assert_eq!(index.mailboxes[&id].status.path.as_deref(), Some("as written"));
+    index.see(seen("8"));
+    assert_eq!(index.mailboxes[&id].status.path, None, "somebody took it away");
+}
+
+#[test]
+fn nothing_is_complete_before_every_list_and_readable_records() {
+    let mut index = Index::new("mail");
+    listed(&mut index, vec![]);
+    index.see(Seen::Domain(Event::InitDone));
+    index.see(Seen::Mailbox(Event::InitDone));
+    assert!(!index.complete());
+    index.see(Seen::Alias(Event::InitDone));
+    assert!(index.complete());
+    let mut broken = record("example.org", "9");
+    broken.data = None;
+    index.see(Seen::ConfigMap(Event::Apply(broken.clone())));
+    assert!(!index.complete(), "a record that cannot be read may hold anything");
+    index.see(Seen::ConfigMap(Event::Delete(broken)));
+    assert!(index.complete());
+}
+
+/// One thing that happened to one object: what it then declares, or that it was deleted.
+type Change = (Kind, u8, Option<u8>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Domain,
+    Mailbox,
+    Alias,
+}
+
+fn meta(name: u8, variant: u8) -> ObjectMeta {
+    let created = jiff::Timestamp::from_second(i64::from(name)).expect("valid");
+    ObjectMeta {
+        namespace: Some("mail".to_owned()),
+        name: Some(format!("o{name}")),
+        generation: Some(variant.into()),
+        creation_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created)),
+        ..ObjectMeta::default()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    Applied,
+    Deleted,
+    Listed,
+}
+
+fn event<K>(how: How, object: K) -> Event<DeserializeGuard<K>> {
+    let guard = DeserializeGuard(Ok(object));
+    match how {
+        How::Applied => Event::Apply(guard),
+        How::Deleted => Event::Delete(guard),
+        How::Listed => Event::InitApply(guard),
+    }
+}
+
+fn seen(kind: Kind, name: u8, variant: u8, how: How) -> Seen {
+    let metadata = meta(name, variant);
+    match kind {
+        Kind::Domain => {
+            let spec = serde_yaml::from_str(&format!("domain: d{variant}.example")).expect("valid");
+            Seen::Domain(event(how, MailDomain { metadata, spec, status: None }))
+        }
+        Kind::Mailbox => {
+            let spec = MailboxSpec { address: format!("m{variant}@one.example") };
+            Seen::Mailbox(event(how, Mailbox { metadata, spec, status: None }))
+        }
+        Kind::Alias => {
+            let targets = vec![format!("t{variant}@one.example")];
+            let spec = MailAliasSpec { address: "list@one.example".to_owned(), targets };
+            Seen::Alias(event(how, MailAlias { metadata, spec, status: None }))
+        }
+    }
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let kind = prop::sample::select(vec![Kind::Domain, Kind::Mailbox, Kind::Alias]);
+    prop::collection::vec((kind, 0..4u8, prop::option::weighted(0.7, 1..9u8)), 0..40)
+}
+
+/// Everything that is left in the end, as a list gives it.
+fn list_all(left: &BTreeMap<(Kind, u8), u8>) -> Index {
+    let mut index = Index::new("mail");
+    list_into(&mut index, left);
+    index
+}
+
+fn list_into(index: &mut Index, left: &BTreeMap<(Kind, u8), u8>) {
+    index.see(Seen::Domain(Event::Init));
+    index.see(Seen::Mailbox(Event::Init));
+    index.see(Seen::Alias(Event::Init));
+    for ((kind, name), variant) in left {
+        index.see(seen(*kind, *name, *variant, How::Listed));
+    }
+    index.see(Seen::Domain(Event::InitDone));
+    index.see(Seen::Mailbox(Event::InitDone));
+    index.see(Seen::Alias(Event::InitDone));
+}
+
+proptest! {
+    /// Events of different objects come in any order, some are missed until the next list: what is known in the end is
+    /// what is there.
+    #[test]
+    fn the_order_of_events_never_matters(
+        (changes, shuffled) in changes().prop_flat_map(|changes| (Just(changes.clone()), Just(changes).prop_shuffle())),
+        missed in prop::collection::vec(prop::bool::ANY, 40),
+        relist in prop::bool::ANY,
+    ) {
+        let mut left = BTreeMap::new();
+        for (kind, name, variant) in &changes {
+            match variant {
+                Some(variant) => left.insert((*kind, *name), *variant),
+                None => left.remove(&(*kind, *name)),
+            };
+        }
+        // Another order between objects, the same for each of them.
+        let mut queues: BTreeMap<(Kind, u8), Vec<Option<u8>>> = BTreeMap::new();
+        for (kind, name, variant) in changes.iter().rev() {
+            queues.entry((*kind, *name)).or_default().push(*variant);
+        }
+        let mut index = Index::new("mail");
+        for ((kind, name, _), missed) in shuffled.iter().zip(missed) {
+            let variant = queues.get_mut(&(*kind, *name)).and_then(Vec::pop).expect("as many as before");
+            if missed && relist {
+                continue;
+            }
+            match variant {
+                Some(variant) => index.see(seen(*kind, *name, variant, How::Applied)),
+                None => index.see(seen(*kind, *name, 1, How::Deleted)),
+            }
+        }
+        if relist {
+            list_into(&mut index, &left);
+        }
+        let expected = list_all(&left);
+        prop_assert_eq!(&index.objects.domains, &expected.objects.domains);
+        prop_assert_eq!(&index.objects.mailboxes, &expected.objects.mailboxes);
+        prop_assert_eq!(&index.objects.aliases, &expected.objects.aliases);
+        let generations = |index: &Index| index.mailboxes.iter().map(|(id, known)| (id.clone(), known.generation)).collect::<Vec<_>>();
+        prop_assert_eq!(generations(&index), generations(&expected));
+    }
+}

@@ -1,0 +1,144 @@
+//! One look at a cluster: what the rules look at, read once. For commands that people run.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::api::{MailAlias, MailDomain, Mailbox};
+use crate::config::Config;
+use crate::directory::Objects;
+use crate::records::Record;
+
+use super::index::{Index, Seen};
+use super::objects;
+
+/// What the API server may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAGE: u32 = 500;
+/// The chart's labels on the ConfigMap with the operator's configuration.
+const CONFIGURATION: &str = "app.kubernetes.io/name=vmail-operator,app.kubernetes.io/component=operator";
+const CONFIGURATION_KEY: &str = "config.yaml";
+
+/// What the rules look at.
+pub struct Snapshot {
+    /// The operator's configuration.
+    pub config: Config,
+    /// The namespace of the installation.
+    pub namespace: String,
+    /// All objects of the three kinds.
+    pub objects: Objects,
+    /// The domain records by domain.
+    pub records: BTreeMap<String, Record>,
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// There is no way to the API server.
+    #[error("cannot find out how to reach the cluster: {0}; set KUBECONFIG, or give manifests with -f")]
+    Client(String),
+    /// A list was refused.
+    #[error("cannot list {what}: {message}")]
+    List {
+        /// The resource.
+        what: String,
+        /// What the API server said.
+        message: String,
+    },
+    /// The operator is not in that namespace, or twice.
+    #[error(
+        "namespace {namespace} has {found} configurations of vmail-operator and not one; name the namespace of its release with --release-namespace"
+    )]
+    Configuration {
+        /// The namespace.
+        namespace: String,
+        /// How many were found.
+        found: usize,
+    },
+    /// The configuration is not what it must be.
+    #[error("the configuration in ConfigMap {name}: {message}")]
+    Invalid {
+        /// The ConfigMap.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Snapshot {
+    /// Reads everything once. The installation is looked for in `namespace`, by default that of the kubeconfig's context.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached, does not let this user list what is needed, or has no operator there.
+    pub async fn take(namespace: Option<&str>) -> Result<Self, SnapshotError> {
+        let inferred =
+            kube::Config::infer().await.map_err(|error| SnapshotError::Client(error.to_string()))?;
+        let namespace = namespace.unwrap_or(&inferred.default_namespace).to_owned();
+        let client = Client::try_from(inferred).map_err(|error| SnapshotError::Client(error.to_string()))?;
+
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+        let found = list(&maps, &ListParams::default().labels(CONFIGURATION), "configmaps").await?;
+        let (name, config) = match <[ConfigMap; 1]>::try_from(found) {
+            Ok([map]) => (map.metadata.name.unwrap_or_default(), map.data.unwrap_or_default()),
+            Err(found) => return Err(SnapshotError::Configuration { namespace, found: found.len() }),
+        };
+        let text = config.get(CONFIGURATION_KEY).map_or("", String::as_str);
+        let config = Config::parse(text).map_err(|message| SnapshotError::Invalid { name, message })?;
+
+        let mut index = Index::new(&namespace);
+        let ours = ListParams::default().labels(&objects::selector(&config.name));
+        for map in list(&maps, &ours, "configmaps").await? {
+            index.see(Seen::ConfigMap(Event::InitApply(map)));
+        }
+        let every = ListParams::default();
+        for domain in list(&guarded::<MailDomain>(&client), &every, "maildomains").await? {
+            index.see(Seen::Domain(Event::InitApply(domain)));
+        }
+        for mailbox in list(&guarded::<Mailbox>(&client), &every, "mailboxes").await? {
+            index.see(Seen::Mailbox(Event::InitApply(mailbox)));
+        }
+        for alias in list(&guarded::<MailAlias>(&client), &every, "mailaliases").await? {
+            index.see(Seen::Alias(Event::InitApply(alias)));
+        }
+        let records = index.records.into_iter().map(|(domain, stored)| (domain, stored.record)).collect();
+        Ok(Self { config, namespace, objects: index.objects, records })
+    }
+}
+
+fn guarded<K>(client: &Client) -> Api<DeserializeGuard<K>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    Api::all(client.clone())
+}
+
+async fn list<K>(api: &Api<K>, params: &ListParams, what: &str) -> Result<Vec<K>, SnapshotError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let refused = |message: String| SnapshotError::List { what: what.to_owned(), message };
+    let mut all = Vec::new();
+    let mut params = params.clone().limit(PAGE);
+    loop {
+        let page = timeout(PATIENCE, api.list(&params))
+            .await
+            .map_err(|_| refused(format!("no answer within {} s", PATIENCE.as_secs())))?
+            .map_err(|error| match error {
+                kube::Error::Api(status) => refused(status.message.clone()),
+                other => refused(other.to_string()),
+            })?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
+}

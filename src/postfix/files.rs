@@ -1,0 +1,34 @@
+//! Directory → every file of a revision.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::main_cf::{MainCf, MainCfError, main_cf, master_cf};
+use super::tables::tables;
+use crate::api::address::Address;
+use crate::config::PostfixConfig;
+use crate::directory::Directory;
+
+/// The files of one cell by name: `main.cf`, `master.cf`, the lookup tables and the list of domains.
+///
+/// `recorded` and `vanished` as in [`tables`].
+///
+/// # Errors
+/// When a parameter of the configuration is not allowed.
+pub fn revision_files(
+    directory: &Directory,
+    cell: &str,
+    hostname: &str,
+    postfix: &PostfixConfig,
+    recorded: impl Fn(&str) -> bool,
+    vanished: &BTreeSet<Address>,
+) -> Result<BTreeMap<String, String>, MainCfError> {
+    let main = main_cf(&MainCf {
+        hostname: hostname.to_owned(),
+        message_size_limit: postfix.message_size_limit,
+        parameters: postfix.parameters.clone(),
+    })?;
+    let mut files = tables(directory, cell, hostname, recorded, vanished);
+    files.insert("main.cf".to_owned(), main);
+    files.insert("master.cf".to_owned(), master_cf());
+    Ok(files)
+}

@@ -1,0 +1,6 @@
+#![allow(missing_docs)]
+//! What holds for any set of objects: generated sets, judged by the directory and by a naive reference.
+
+mod properties;
+mod reference;
+mod sets;

@@ -1,0 +1,260 @@
+//! The directory against the naive reference, and what a set of objects must never do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use vmail_operator::api::address::Address;
+use vmail_operator::api::conditions::Reason;
+use vmail_operator::directory::trace::Trace;
+use vmail_operator::directory::{AliasSpec, Directory, Object, ObjectId, Objects, Refusal, Rules, Verdict};
+use vmail_operator::postfix::tables::tables;
+use vmail_operator::records::Record;
+
+use crate::reference::{End, Reference};
+use crate::sets::{HOST, config, probes, sets};
+
+fn rules() -> Rules<'static> {
+    static RECORDS: BTreeMap<String, Record> = BTreeMap::new();
+    Rules { config: config(), namespace: "mail", records: &RECORDS }
+}
+
+fn directory(objects: &Objects) -> Directory {
+    Directory::compute(objects, rules())
+}
+
+fn accepted(verdicts: &BTreeMap<ObjectId, Verdict>) -> BTreeSet<ObjectId> {
+    verdicts.iter().filter(|(_, verdict)| verdict.accepted.is_ok()).map(|(id, _)| id.clone()).collect()
+}
+
+/// The tables as Postfix reads them.
+struct Tables(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Tables {
+    fn of(directory: &Directory) -> Self {
+        let files = tables(directory, "default", HOST, |_| true, &BTreeSet::new());
+        let entries = |text: &String| {
+            text.lines()
+                .map(|line| line.split_once(' ').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap())
+                .collect()
+        };
+        Self(files.iter().map(|(name, text)| (name.clone(), entries(text))).collect())
+    }
+
+    fn has(&self, table: &str, key: &str) -> bool {
+        self.0[table].contains_key(key)
+    }
+
+    fn is_ours(&self, domain: &str) -> bool {
+        self.has("virtual_mailbox_domains", domain) || self.has("virtual_alias_domains", domain)
+    }
+
+    /// cleanup(8) and virtual(8): aliases to the end, then mailboxes. `None` bounces.
+    fn ends(&self, address: &str, depth: usize) -> BTreeSet<Option<End>> {
+        assert!(depth < 1000, "{address} leads in a circle");
+        let (local, domain) = address.rsplit_once('@').unwrap();
+        let local = local.to_lowercase();
+        let base = local.split_once('+').map_or(local.as_str(), |(base, _)| base);
+        let keys = [format!("{local}@{domain}"), format!("{base}@{domain}"), format!("@{domain}")];
+        let maps = &self.0["virtual_alias_maps"];
+        if let Some(targets) = keys.iter().find_map(|key| maps.get(key)) {
+            let same = format!("{local}@{domain}");
+            return targets
+                .split(", ")
+                .flat_map(|target| match target == same {
+                    true => self.deliver(target),
+                    false => self.ends(target, depth + 1),
+                })
+                .collect();
+        }
+        self.deliver(address)
+    }
+
+    fn deliver(&self, address: &str) -> BTreeSet<Option<End>> {
+        let (local, domain) = address.rsplit_once('@').unwrap();
+        if !self.is_ours(domain) {
+            return BTreeSet::from([Some(End::Remote(address.to_owned()))]);
+        }
+        let local = local.to_lowercase();
+        let base = local.split_once('+').map_or(local.as_str(), |(base, _)| base);
+        let maps = &self.0["virtual_mailbox_maps"];
+        let found = [&local, base].map(|local| format!("{local}@{domain}"));
+        let mailbox = found.into_iter().find(|key| maps.contains_key(key));
+        BTreeSet::from([mailbox.filter(|_| self.has("virtual_mailbox_domains", domain)).map(End::Maildir)])
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("VMAIL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000),
+        ..ProptestConfig::default()
+    })]
+
+    /// Who is accepted, and where mail for any address ends.
+    #[test]
+    fn the_directory_agrees_with_the_naive_reference(objects in sets()) {
+        let directory = directory(&objects);
+        let reference = Reference::of(&objects);
+        prop_assert_eq!(accepted(&directory.domain_verdicts), reference.domains());
+        prop_assert_eq!(accepted(&directory.mailbox_verdicts), reference.mailboxes());
+        prop_assert_eq!(accepted(&directory.alias_verdicts), reference.aliases());
+        let tables = Tables::of(&directory);
+        for address in probes() {
+            let expected = reference.ends(&address.to_string());
+            let accepts = reference.accepts(&address.to_string());
+            prop_assert_eq!(directory.accepts(&address), accepts, "{}", address);
+            if accepts {
+                let ends = tables.ends(&address.to_string(), 0);
+                prop_assert!(!ends.contains(&None), "mail for {} bounces: {:?}", address, ends);
+                prop_assert_eq!(ends.into_iter().flatten().collect::<BTreeSet<_>>(), expected.clone(), "{}", address);
+            }
+            let trace = Trace::new(&address, &directory, &objects, rules());
+            prop_assert_eq!(trace.accepted, accepts);
+            prop_assert_eq!(trace.why.is_empty(), accepts, "{}", trace);
+            let traced = trace.ends.iter().map(|end| match end.maildir {
+                Some(_) => End::Maildir(end.address.clone()),
+                None => End::Remote(end.address.clone()),
+            });
+            if accepts {
+                prop_assert_eq!(traced.collect::<BTreeSet<_>>(), expected, "{}", trace);
+            }
+        }
+    }
+
+    /// Every object has a verdict, and the same set always gives the same bytes.
+    #[test]
+    fn every_object_has_a_verdict_and_every_set_its_bytes(objects in sets()) {
+        let directory = directory(&objects);
+        prop_assert!(objects.domains.keys().eq(directory.domain_verdicts.keys()));
+        prop_assert!(objects.mailboxes.keys().eq(directory.mailbox_verdicts.keys()));
+        prop_assert!(objects.aliases.keys().eq(directory.alias_verdicts.keys()));
+        prop_assert_eq!(Tables::of(&directory).0, Tables::of(&self::directory(&objects)).0);
+        prop_assert_eq!(&directory, &self::directory(&objects));
+    }
+
+    /// A refused object that came last harms only itself: without it, everything else is the same.
+    #[test]
+    fn a_refused_newcomer_harms_only_itself(objects in sets(), newcomers in sets()) {
+        let before = directory(&objects);
+        for (id, object) in newcomers.aliases {
+            let mut with = objects.clone();
+            let id = newcomer(id);
+            with.aliases.insert(id.clone(), changed_last(object));
+            same_but_for(&before, &directory(&with), |after| after.alias_verdicts.remove(&id))?;
+        }
+        for (id, object) in newcomers.mailboxes {
+            let mut with = objects.clone();
+            let id = newcomer(id);
+            with.mailboxes.insert(id.clone(), changed_last(object));
+            same_but_for(&before, &directory(&with), |after| after.mailbox_verdicts.remove(&id))?;
+        }
+        for (id, object) in newcomers.domains {
+            let mut with = objects.clone();
+            let id = newcomer(id);
+            with.domains.insert(id.clone(), changed_last(object));
+            same_but_for(&before, &directory(&with), |after| after.domain_verdicts.remove(&id))?;
+        }
+    }
+
+    /// An alias that is edited into a loop takes nobody with it: who is accepted without it still is.
+    #[test]
+    fn a_bad_edit_harms_only_its_object(objects in sets(), edits in sets()) {
+        for (id, edit) in edits.aliases {
+            let (Some(before), Ok(edit)) = (objects.aliases.get(&id), edit.spec) else { continue };
+            let Ok(spec) = &before.spec else { continue };
+            let spec = Ok(AliasSpec { address: spec.address.clone(), targets: edit.targets });
+            let created = before.created;
+            let mut with = objects.clone();
+            with.aliases.insert(id.clone(), Object { created, ..changed_last(Object { spec, ..before.clone() }) });
+            let mut without = objects.clone();
+            without.aliases.remove(&id);
+            let after = directory(&with);
+            let reason = |told: &Result<(), Refusal>| told.as_ref().err().map(|refusal| refusal.reason);
+            if reason(&after.alias_verdicts[&id].accepted) == Some(Reason::AliasLoop) {
+                for other in accepted(&directory(&without).alias_verdicts) {
+                    // Its address stays its own.
+                    let told = reason(&after.alias_verdicts[&other].accepted);
+                    prop_assert!(told.is_none_or(|reason| reason == Reason::AddressConflict), "{}: {:?}", other, told);
+                }
+            }
+        }
+    }
+}
+
+const LATE: i64 = 1000;
+
+fn newcomer(id: ObjectId) -> ObjectId {
+    ObjectId { name: format!("late-{}", id.name), ..id }
+}
+
+fn changed_last<S>(object: Object<S>) -> Object<S> {
+    let late = jiff::Timestamp::from_second(LATE).expect("valid");
+    Object { created: late, changed: late, ..object }
+}
+
+/// Where the object was refused: nothing besides its own verdict differs.
+fn same_but_for(
+    before: &Directory,
+    after: &Directory,
+    own: impl Fn(&mut Directory) -> Option<Verdict>,
+) -> Result<(), TestCaseError> {
+    let mut rest = after.clone();
+    if own(&mut rest).expect("a verdict").accepted.is_err() {
+        prop_assert_eq!(before, &rest);
+    }
+    Ok(())
+}
+
+/// Addresses that nobody could have declared are refused as well.
+#[test]
+fn an_empty_set_serves_only_the_host() {
+    let directory = directory(&Objects::default());
+    for address in probes() {
+        let host = address.domain() == HOST && ["postmaster", "abuse", "root"].contains(&address.local());
+        assert_eq!(directory.accepts(&address), host, "{address}");
+    }
+    assert!(directory.accepts(&Address::own("postmaster@mail.example.test").expect("valid")));
+}
+
+/// The generated sets reach every verdict that they can; capacity and size have tests of their own.
+#[test]
+fn the_sets_are_adversarial_enough() {
+    use Reason::*;
+    let mut runner = TestRunner::deterministic();
+    let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
+    let (mut dead, mut catch_alls) = (0, 0);
+    for _ in 0..1000 {
+        let objects = sets().new_tree(&mut runner).expect("a set").current();
+        let directory = directory(&objects);
+        let verdicts = directory.domain_verdicts.values().chain(directory.mailbox_verdicts.values());
+        for verdict in verdicts.chain(directory.alias_verdicts.values()) {
+            for refusal in
+                [&verdict.accepted, &verdict.resolved_refs].into_iter().filter_map(|said| said.as_ref().err())
+            {
+                *seen.entry(refusal.reason).or_default() += 1;
+            }
+        }
+        dead += usize::from(!directory.dead.is_empty());
+        catch_alls += usize::from(directory.aliases.keys().any(Address::is_catch_all));
+    }
+    for reason in [
+        AddressConflict,
+        AliasLoop,
+        CellNotFound,
+        DomainConflict,
+        DomainNotFound,
+        DomainNotPermitted,
+        Invalid,
+        NotAllowedByDomain,
+        Pending,
+        ReservedDomain,
+        RestrictedAddress,
+        ShadowsMailbox,
+        TargetNotFound,
+        WrongDomainClass,
+    ] {
+        assert!(seen.get(&reason).is_some_and(|count| *count > 20), "{reason:?} is rare: {seen:?}");
+    }
+    assert!(dead > 100 && catch_alls > 100, "{dead} {catch_alls}");
+}
