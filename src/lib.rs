@@ -1,8 +1,8 @@
 //! vmail-operator: Postfix virtual mail domains on Kubernetes, published in DNS once proved.
 //!
 //! Data flows one way: watch → index → directory → tables → ConfigMaps → agent → proof → DNS → status.
-//! [`directory`], [`postfix`], [`records`] and [`dns::plan`] are pure; effects live in [`operator`],
-//! [`agent`] and [`dns::powerdns`].
+//! [`directory`], [`postfix`], [`records`], [`dns::plan`], [`status`] and [`events`] are pure; effects live in
+//! [`operator`], [`agent`] and [`dns::powerdns`].
 
 pub mod agent;
 pub mod api;
@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod directory;
 pub mod dns;
+pub mod events;
 pub mod manifests;
 pub mod operator;
 pub mod postfix;

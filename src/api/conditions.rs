@@ -114,6 +114,12 @@ reasons! {
     WriteHadNoEffect,
 }
 
+impl Reason {
+    /// With these an object waits for something that comes by itself, or with another object: nobody need
+    /// touch it.
+    pub const WAITING: [Reason; 2] = [Reason::Pending, Reason::DomainNotFound];
+}
+
 /// A condition without its time: what is to be said now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
@@ -142,6 +148,22 @@ impl Statement {
     pub fn holds(&self) -> bool {
         self.status == "True"
     }
+}
+
+/// The status of an object that the operator has not seen yet: a default in the schema, so that the API server shows
+/// it from the first moment on, and tools do not take an object without conditions for one that is ready (kstatus
+/// does, <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>).
+pub(super) fn unseen() -> serde_json::Value {
+    serde_json::json!({
+        "observedGeneration": -1,
+        "conditions": [{
+            "type": READY,
+            "status": "Unknown",
+            "reason": Reason::Pending.as_str(),
+            "message": "the operator has not seen this object yet; if this stays, see whether it runs",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }],
+    })
 }
 
 /// The new list of conditions, or `None` when it would say what `old` says: times aside, an

@@ -6,6 +6,7 @@ use super::address::{
     ADDRESS_LOWER_CASE_MESSAGE, EACH_TARGET_FORM, LOWER_CASE, NO_TAG, NO_TAG_MESSAGE, OWN_ADDRESS_FORM,
     OWN_ADDRESS_FORM_MESSAGE, TARGET_FORM_MESSAGE,
 };
+use super::conditions::unseen;
 
 /// An alias: mail for its address goes to other addresses, here or elsewhere.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ pub struct MailAliasSpec {
 /// What was found out about a MailAlias.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = unseen()))]
 pub struct MailAliasStatus {
     /// The generation of `spec` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ use super::address::{
     LOWER_CASE_MESSAGE, NO_TAG, NO_TAG_MESSAGE, OWN_ADDRESS_FORM, OWN_ADDRESS_FORM_MESSAGE, TARGET_FORM,
     TARGET_FORM_MESSAGE,
 };
+use super::conditions::unseen;
 
 /// A mail domain to be served: its mail is accepted by Postfix, and once that is proved, its MX
 /// record is published.
@@ -219,6 +220,7 @@ pub enum Withdrawal {
 /// What was found out about a MailDomain.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = unseen()))]
 pub struct MailDomainStatus {
     /// The generation of `spec` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

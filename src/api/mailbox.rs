@@ -6,6 +6,7 @@ use super::address::{
     ADDRESS_LOWER_CASE_MESSAGE, LOWER_CASE, NO_TAG, NO_TAG_MESSAGE, OWN_ADDRESS_FORM,
     OWN_ADDRESS_FORM_MESSAGE,
 };
+use super::conditions::unseen;
 
 /// A mailbox: mail for its address is kept in a Maildir of its own.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub struct MailboxSpec {
 /// What was found out about a Mailbox.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = unseen()))]
 pub struct MailboxStatus {
     /// The generation of `spec` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

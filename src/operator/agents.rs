@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::revision::{LONG_POLL, Report};
@@ -63,7 +63,10 @@ impl Asker {
                 Err(message) => {
                     debug!(cell = self.cell, message, "the agent was not reached");
                     etag.clear();
-                    sleep(RETRY_EVERY).await;
+                    // The pod that was asked may be gone by now, or have come only now.
+                    if let Ok(Ok(())) = timeout(RETRY_EVERY, changes.changed()).await {
+                        continue;
+                    }
                     if failed.as_ref() == Some(message) {
                         continue;
                     }

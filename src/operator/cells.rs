@@ -46,7 +46,8 @@ pub struct Cell {
     poke: Option<(Instant, Duration)>,
     live: Option<Arc<Directory>>,
     report: Option<Report>,
-    silence: String,
+    /// Whether the agent answers now, or why not; `None` before it was asked.
+    answers: Option<Result<(), String>>,
     vanished: BTreeMap<Address, Instant>,
 }
 
@@ -61,7 +62,7 @@ impl Cell {
             poke: None,
             live: None,
             report: None,
-            silence: format!("the Postfix pod of cell {name} was not seen yet"),
+            answers: None,
             vanished: BTreeMap::new(),
         }
     }
@@ -176,10 +177,10 @@ impl Cell {
         match report {
             Ok(report) => {
                 self.report = Some(report);
-                self.silence.clear();
+                self.answers = Some(Ok(()));
                 self.find_live();
             }
-            Err(why) => self.silence = why,
+            Err(why) => self.answers = Some(Err(why)),
         }
     }
 
@@ -192,7 +193,7 @@ impl Cell {
 
     /// Whether the agent answers now.
     pub fn heard(&self) -> Option<&Report> {
-        self.report.as_ref().filter(|_| self.silence.is_empty())
+        self.report.as_ref().filter(|_| self.answers == Some(Ok(())))
     }
 
     /// Whether Postfix proved that it accepts the domain: the ground on which an MX is published.
@@ -238,8 +239,10 @@ impl Cell {
     }
 
     fn on_its_way(&self) -> Programmed {
-        if !self.silence.is_empty() {
-            return Programmed::AsBefore(Reason::AgentUnreachable, self.silence.clone());
+        match &self.answers {
+            None => return Programmed::NotAsked,
+            Some(Err(why)) => return Programmed::AsBefore(Reason::AgentUnreachable, why.clone()),
+            Some(Ok(())) => {}
         }
         let wanted = self.wanted().unwrap_or_default();
         let rejected = self.report.as_ref().and_then(|report| report.rejected.as_ref());

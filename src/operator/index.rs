@@ -35,6 +35,8 @@ pub enum Seen {
 /// The status that an object has, and the generation of its spec.
 #[derive(Clone, Debug, Default)]
 pub struct Known<T> {
+    /// The object's resource version. What is seen of an older one is a late echo and changes nothing.
+    pub version: u64,
     /// `metadata.generation`.
     pub generation: i64,
     /// As last seen, or as last written.
@@ -193,6 +195,9 @@ impl Index {
     }
 
     fn apply_domain(&mut self, id: ObjectId, guard: DeserializeGuard<MailDomain>) {
+        if is_late(self.domains.get(&id), guard.meta()) {
+            return;
+        }
         let (object, known) = project(&guard, "MailDomain", &id, self.objects.domains.get(&id), |domain| {
             (Ok::<MailDomainSpec, String>(domain.spec.clone()), domain.status.clone().unwrap_or_default())
         });
@@ -206,6 +211,9 @@ impl Index {
     }
 
     fn apply_mailbox(&mut self, id: ObjectId, guard: DeserializeGuard<Mailbox>) {
+        if is_late(self.mailboxes.get(&id), guard.meta()) {
+            return;
+        }
         let (object, known) = project(&guard, "Mailbox", &id, self.objects.mailboxes.get(&id), |mailbox| {
             (Address::try_from(&mailbox.spec), mailbox.status.clone().unwrap_or_default())
         });
@@ -219,6 +227,9 @@ impl Index {
     }
 
     fn apply_alias(&mut self, id: ObjectId, guard: DeserializeGuard<MailAlias>) {
+        if is_late(self.aliases.get(&id), guard.meta()) {
+            return;
+        }
         let (object, known) = project(&guard, "MailAlias", &id, self.objects.aliases.get(&id), |alias| {
             (AliasSpec::try_from(&alias.spec), alias.status.clone().unwrap_or_default())
         });
@@ -307,7 +318,10 @@ where
             (before.map_or(Err(message), |object| object.spec.clone()), T::default())
         }
     };
-    (Object::new(meta, spec), Known { generation: meta.generation.unwrap_or(0), status })
+    (
+        Object::new(meta, spec),
+        Known { version: version(meta), generation: meta.generation.unwrap_or(0), status },
+    )
 }
 
 /// Reading metadata, decoded or not.
@@ -324,9 +338,14 @@ impl<K: kube::Resource> HasMeta for DeserializeGuard<K> {
     }
 }
 
-/// Resource versions of one resource grow; only their order is used here.
-fn version(meta: &ObjectMeta) -> u64 {
+/// Resource versions of one resource grow; only their order is used.
+pub fn version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// Whether an object is seen as it was before we wrote to it.
+fn is_late<T>(known: Option<&Known<T>>, meta: &ObjectMeta) -> bool {
+    known.is_some_and(|known| known.version > version(meta))
 }
 
 fn pod_seen(pod: &Pod) -> PodSeen {

@@ -38,6 +38,26 @@ fn a_late_echo_changes_nothing() {
 }
 
 #[test]
+fn what_is_seen_from_before_a_status_was_written_changes_nothing() {
+    let seen = |version: &str| {
+        let mailbox = serde_json::json!({
+            "metadata": { "namespace": "a", "name": "you", "resourceVersion": version, "generation": 1 },
+            "spec": { "address": "you@example.org" },
+        });
+        Seen::Mailbox(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(mailbox).expect("valid")))))
+    };
+    let id = ObjectId { namespace: "a".to_owned(), name: "you".to_owned() };
+    let mut index = Index::new("mail");
+    index.see(seen("5"));
+    let known = index.mailboxes.get_mut(&id).expect("seen");
+    (known.version, known.status.path) = (7, Some("as written".to_owned()));
+    index.see(seen("6"));
+    assert_eq!(index.mailboxes[&id].status.path.as_deref(), Some("as written"));
+    index.see(seen("8"));
+    assert_eq!(index.mailboxes[&id].status.path, None, "somebody took it away");
+}
+
+#[test]
 fn nothing_is_complete_before_every_list_and_readable_records() {
     let mut index = Index::new("mail");
     listed(&mut index, vec![]);

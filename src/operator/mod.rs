@@ -5,14 +5,15 @@ mod agents;
 mod cells;
 mod http;
 mod index;
-mod lease;
+pub mod lease;
 pub mod objects;
 mod publish;
 mod reconcile;
+mod record_events;
 mod report_status;
 pub mod snapshot;
 mod watch;
-mod write;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

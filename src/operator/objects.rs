@@ -21,15 +21,17 @@ pub const RECORD_KEY: &str = "record.yaml";
 
 const RECORD_PREFIX: &str = "vmail-domain.";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-const INSTANCE: &str = "app.kubernetes.io/instance";
+/// A label of our own: by `app.kubernetes.io/instance` Argo CD (before 3.0) knows what belongs to an Application, and
+/// would prune the records of one that is named like the installation.
+const INSTALLATION: &str = "vmail.dev/installation";
 
 /// Selects every ConfigMap that this installation wrote.
 pub fn selector(installation: &str) -> String {
-    format!("{MANAGED_BY}={FIELD_MANAGER},{INSTANCE}={installation}")
+    format!("{MANAGED_BY}={FIELD_MANAGER},{INSTALLATION}={installation}")
 }
 
 fn labels(installation: &str) -> BTreeMap<String, String> {
-    [(MANAGED_BY, FIELD_MANAGER), (INSTANCE, installation)]
+    [(MANAGED_BY, FIELD_MANAGER), (INSTALLATION, installation)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
 }

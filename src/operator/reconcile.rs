@@ -389,6 +389,11 @@ impl Reconciler {
         for (phase, count) in phases {
             text.push_str(&format!("vmail_domain_records{{phase=\"{phase}\"}} {count}\n"));
         }
+        let (recorded, dropped) = self.statuses.event_counts();
+        text.push_str("# HELP vmail_events_total Kubernetes Events, recorded or given up.\n");
+        text.push_str("# TYPE vmail_events_total counter\n");
+        text.push_str(&format!("vmail_events_total{{result=\"recorded\"}} {recorded}\n"));
+        text.push_str(&format!("vmail_events_total{{result=\"dropped\"}} {dropped}\n"));
         text
     }
 }

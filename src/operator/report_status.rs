@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
@@ -13,19 +15,22 @@ use crate::api::{
     MailAlias, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus, MxStatus,
 };
 use crate::directory::{Directory, ObjectId, Refusal, Verdict};
+use crate::events::{self, News};
 use crate::postfix::tables::maildir;
 use crate::status::{self, Programmed, Publication};
 
 use super::cells::Cell;
-use super::index::Index;
+use super::index::{Index, Known, version};
 use super::reconcile::{Message, WRITES_AT_ONCE};
+use super::record_events::EventRecorder;
 use super::write::{WriteError, Writer};
 
 /// A status that was written, or not.
 #[derive(Debug)]
 pub struct Written {
     target: Target,
-    result: Result<(), WriteError>,
+    /// The resource version of what was written.
+    result: Result<u64, WriteError>,
 }
 
 /// A status with the object it belongs to.
@@ -53,18 +58,22 @@ impl Target {
     }
 }
 
-/// Writes statuses, one at a time for each object and a bounded number at once.
+/// Writes statuses, one at a time for each object and a bounded number at once. What a written status changed is
+/// told in Events.
 pub struct StatusWriter {
     writer: Writer,
     at_once: Arc<Semaphore>,
     to: mpsc::Sender<Message>,
     under_way: BTreeSet<(Kind, ObjectId)>,
+    events: EventRecorder,
 }
 
 impl StatusWriter {
     /// A writer whose results go to `to`.
     pub fn new(writer: Writer, to: mpsc::Sender<Message>) -> Self {
-        Self { writer, at_once: Arc::new(Semaphore::new(WRITES_AT_ONCE)), to, under_way: BTreeSet::new() }
+        let events = EventRecorder::start(writer.clone());
+        let at_once = Arc::new(Semaphore::new(WRITES_AT_ONCE));
+        Self { writer, at_once, to, under_way: BTreeSet::new(), events }
     }
 
     /// Starts to write every status that says something else than what is to be said.
@@ -92,8 +101,9 @@ impl StatusWriter {
             let mx = verdict.accepted.as_ref().ok().and_then(|()| mx_status(index, domain));
             let other = known.status.mx != mx;
             if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
+                let news = events::domain(&known.status.conditions, &conditions);
                 let status = MailDomainStatus { observed_generation: Some(known.generation), conditions, mx };
-                self.write(Target::Domain(id.clone(), status));
+                self.write(Target::Domain(id.clone(), status), news);
             }
         }
         for (id, verdict) in &directory.mailbox_verdicts {
@@ -110,13 +120,14 @@ impl StatusWriter {
             let domain_ref = domain_ref(verdict);
             let other = known.status.path != path || known.status.domain_ref != domain_ref;
             if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
+                let news = events::address(&known.status.conditions, &conditions);
                 let status = MailboxStatus {
                     observed_generation: Some(known.generation),
                     conditions,
                     path,
                     domain_ref,
                 };
-                self.write(Target::Mailbox(id.clone(), status));
+                self.write(Target::Mailbox(id.clone(), status), news);
             }
         }
         for (id, verdict) in &directory.alias_verdicts {
@@ -130,27 +141,33 @@ impl StatusWriter {
             let domain_ref = domain_ref(verdict);
             let other = known.status.domain_ref != domain_ref;
             if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
+                let news = events::address(&known.status.conditions, &conditions);
                 let status =
                     MailAliasStatus { observed_generation: Some(known.generation), conditions, domain_ref };
-                self.write(Target::Alias(id.clone(), status));
+                self.write(Target::Alias(id.clone(), status), news);
             }
         }
     }
 
-    fn write(&mut self, target: Target) {
+    fn write(&mut self, target: Target, news: Vec<News>) {
         let (kind, id) = target.key();
         if !self.under_way.insert((kind, id.clone())) {
             return;
         }
         let (writer, at_once, to) = (self.writer.clone(), self.at_once.clone(), self.to.clone());
+        let events = self.events.clone();
         tokio::spawn(async move {
             // The semaphore is never closed.
             let _permit = at_once.acquire().await;
             let result = match &target {
-                Target::Domain(id, status) => writer.status::<MailDomain>(id, status).await.map(drop),
-                Target::Mailbox(id, status) => writer.status::<Mailbox>(id, status).await.map(drop),
-                Target::Alias(id, status) => writer.status::<MailAlias>(id, status).await.map(drop),
+                Target::Domain(id, status) => writer.status::<MailDomain>(id, status).await.map(of),
+                Target::Mailbox(id, status) => writer.status::<Mailbox>(id, status).await.map(of),
+                Target::Alias(id, status) => writer.status::<MailAlias>(id, status).await.map(of),
             };
+            let result = result.map(|(object, version)| {
+                events.record(&object, news);
+                version
+            });
             // Nobody listens any more when the process ends.
             let _ = to.send(Written { target, result }.into()).await;
         });
@@ -161,20 +178,30 @@ impl StatusWriter {
         let (kind, id) = written.target.key();
         self.under_way.remove(&(kind, id.clone()));
         match written.result {
-            Ok(()) => match written.target {
-                Target::Domain(id, status) => {
-                    index.domains.entry(id).and_modify(|known| known.status = status);
-                }
-                Target::Mailbox(id, status) => {
-                    index.mailboxes.entry(id).and_modify(|known| known.status = status);
-                }
-                Target::Alias(id, status) => {
-                    index.aliases.entry(id).and_modify(|known| known.status = status);
-                }
+            Ok(version) => match written.target {
+                Target::Domain(id, status) => note(index.domains.get_mut(&id), status, version),
+                Target::Mailbox(id, status) => note(index.mailboxes.get_mut(&id), status, version),
+                Target::Alias(id, status) => note(index.aliases.get_mut(&id), status, version),
             },
             Err(error) if error.is_not_found() => debug!("{error}: it was deleted meanwhile"),
             Err(error) => warn!("{error}"),
         }
+    }
+
+    /// How many Events were recorded, and how many were dropped.
+    pub fn event_counts(&self) -> (u64, u64) {
+        self.events.counts()
+    }
+}
+
+fn of<K: Resource<DynamicType = ()>>(object: K) -> (ObjectReference, u64) {
+    (object.object_ref(&()), version(object.meta()))
+}
+
+fn note<T>(known: Option<&mut Known<T>>, status: T, version: u64) {
+    if let Some(known) = known.filter(|known| known.version <= version) {
+        known.status = status;
+        known.version = version;
     }
 }
 

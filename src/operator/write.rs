@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -178,6 +179,21 @@ impl Writer {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let what = format!("status of {} {id}", K::kind(&()));
         self.write(what, api.patch_status(&id.name, &params, &Patch::Apply(patch))).await
+    }
+
+    /// Writes an Event.
+    pub async fn event(&self, event: &Event) -> Result<(), WriteError> {
+        let object = event.regarding.clone().unwrap_or_default();
+        let (kind, name) = (object.kind.unwrap_or_default(), object.name.unwrap_or_default());
+        let namespace = object.namespace.unwrap_or_default();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let what = format!("event about {kind} {namespace}/{name}");
+        self.write(what, api.create(&PostParams::default(), event)).await.map(drop)
+    }
+
+    /// Tells this installation from others, where all of them write: `namespace/name`.
+    pub fn instance(&self) -> String {
+        format!("{}/{}", self.namespace, self.installation)
     }
 
     fn config_maps(&self) -> Api<ConfigMap> {

@@ -1,5 +1,6 @@
 //! A real kube-apiserver on a real etcd, on free loopback ports, for one test process.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,11 +11,23 @@ use kube::{Client, Config};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const TOKEN: &str = "a-token-for-this-test-alone";
+const OPERATOR_TOKEN: &str = "a-token-for-the-operator-in-this-test";
 
 pub struct ApiServer {
     processes: Vec<Child>,
     pub client: Client,
-    _dir: tempfile::TempDir,
+    url: String,
+    programs: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+/// Who asks the API server.
+#[derive(Clone, Copy)]
+pub enum User {
+    /// May do everything.
+    Admin,
+    /// The service account `vmail-operator` in namespace `mail`: may do what RBAC allows it.
+    Operator,
 }
 
 impl Drop for ApiServer {
@@ -32,18 +45,31 @@ pub fn programs() -> PathBuf {
     if let Ok(dir) = std::env::var("VMAIL_KUBERNETES") {
         return dir.into();
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/cluster");
-    let output = Command::new(&script).arg("programs").output().expect("tests/cluster/cluster runs");
-    assert!(
-        output.status.success(),
-        "{} programs: {}",
-        script.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+    built("programs")
 }
 
-fn free_port() -> u16 {
+/// The path that `tests/cluster/cluster WHAT` prints, after it built what is missing.
+pub fn built(what: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/cluster");
+    let mut command = Command::new(script);
+    PathBuf::from(run(command.arg(what), "").unwrap_or_else(|error| panic!("cluster {what}: {error}")).trim())
+}
+
+/// What a command prints, or how it fails.
+pub fn run(command: &mut Command, input: &str) -> Result<String, String> {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().map_err(|error| format!("it does not start: {error}"))?;
+    // A command that does not read its input may close it.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.success() {
+        true => Ok(stdout),
+        false => Err(format!("{}: {}{stdout}", output.status, String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port()
 }
 
@@ -79,7 +105,11 @@ impl ApiServer {
             ],
         );
 
-        std::fs::write(at("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).expect("writes");
+        let users = format!(
+            "{TOKEN},admin,admin,system:masters\n\
+             {OPERATOR_TOKEN},system:serviceaccount:mail:vmail-operator,operator,system:serviceaccounts\n"
+        );
+        std::fs::write(at("tokens.csv"), users).expect("writes");
         let key = at("service-accounts.pem");
         let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").output();
         assert!(made.expect("openssl runs").status.success(), "openssl makes no key");
@@ -97,17 +127,47 @@ impl ApiServer {
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
-                "--authorization-mode=AlwaysAllow".to_owned(),
+                "--authorization-mode=RBAC".to_owned(),
             ],
         );
 
-        let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().expect("a URL"));
+        let url = format!("https://127.0.0.1:{port}");
+        let mut config = Config::new(url.parse().expect("a URL"));
         config.accept_invalid_certs = true;
         config.auth_info = AuthInfo { token: Some(TOKEN.to_owned().into()), ..AuthInfo::default() };
         let client = Client::try_from(config).expect("a client");
-        let server = Self { processes: vec![etcd, server], client, _dir: dir };
+        let server = Self { processes: vec![etcd, server], client, url, programs, dir };
         server.wait_until_ready().await;
         server
+    }
+
+    /// A kubeconfig file.
+    pub fn kubeconfig(&self, user: User) -> PathBuf {
+        let (name, token) = match user {
+            User::Admin => ("admin", TOKEN),
+            User::Operator => ("operator", OPERATOR_TOKEN),
+        };
+        let file = self.dir.path().join(format!("{name}.kubeconfig"));
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "c", "cluster": { "server": self.url, "insecure-skip-tls-verify": true } }],
+            "users": [{ "name": name, "user": { "token": token } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": name } }],
+            "current-context": "c",
+        });
+        std::fs::write(&file, config.to_string()).expect("writes");
+        file
+    }
+
+    /// A `kubectl` for the admin, to be given arguments.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        // Its own cache of what the server knows, or another server's answers stay in there.
+        command
+            .env("KUBECONFIG", self.kubeconfig(User::Admin))
+            .env("KUBECACHEDIR", self.dir.path().join("cache"));
+        command
     }
 
     async fn wait_until_ready(&self) {
@@ -121,7 +181,7 @@ impl ApiServer {
             assert!(
                 began.elapsed() < DEADLINE,
                 "the API server does not get ready: {answer:?}; logs are in {}",
-                self._dir.path().display()
+                self.dir.path().display()
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

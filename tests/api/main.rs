@@ -2,7 +2,12 @@
 //! The rules of one object, asked of a real API server.
 
 mod apiserver;
+mod apply;
+mod events;
+mod health;
+mod kubectl;
 mod offline;
+mod situations;
 mod table;
 
 use std::time::{Duration, Instant};

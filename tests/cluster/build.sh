@@ -1,4 +1,5 @@
-# What is built once and kept in the cache: the Kubernetes programs, helm, CoreDNS, the base of all images.
+# What is built once and kept in the cache: the Kubernetes programs, helm, CoreDNS, the base of all images, and what
+# tests ask.
 # shellcheck shell=bash
 
 # A cluster that calls itself v0.0.0 is refused by every chart that says which versions it supports.
@@ -20,6 +21,7 @@ go_flags() {
 kube_dir() { echo "$CACHE/kubernetes-$(key "$HERE/go.mod" "$HERE/go.sum" -- "$(go_flags)")"; }
 helm_dir() { echo "$CACHE/helm-$(key "$HERE/helm/go.mod" "$HERE/helm/go.sum")"; }
 coredns_dir() { echo "$CACHE/coredns-$(key "$HERE"/coredns/{go.mod,go.sum,main.go})"; }
+health_dir() { echo "$CACHE/health-$(key "$HERE"/../health/{go.mod,go.sum,*.go})"; }
 base_dir() { echo "$CACHE/base-$(key -- "${BASE_RECIPE[@]}" "$(dpkg --print-architecture)")"; }
 busybox_dir() { echo "$CACHE/busybox-$(key "$(command -v busybox)" "$HERE/busybox/Containerfile")"; }
 
@@ -71,6 +73,13 @@ make_coredns() {
     go_build "$1" "$HERE/coredns" .
 }
 
+# See tests/health.
+make_health() {
+    need go
+    say "building the health checks of GitOps tools (about 1 minute)"
+    go_build "$1" "$HERE/../health" .
+}
+
 make_base() {
     need mmdebstrap
     say "making the base image (about 20 seconds)"
@@ -93,6 +102,7 @@ cmd_build() {
     make_cached "$(busybox_dir)" with_store make_busybox
     make_cached "$(coredns_dir)" make_coredns
     make_cached "$(helm_dir)" make_helm
+    make_cached "$(health_dir)" make_health
     make_cached "$(kube_dir)" make_kube
     say "everything is built, in $CACHE"
 }

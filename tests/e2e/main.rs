@@ -327,6 +327,13 @@ fn foreign_record(cluster: &Cluster) {
     // It goes away, and ours comes: nobody has to touch the MailDomain.
     rrset("DELETE");
     cluster.wait_ready("mail", "maildomain/taken");
+    eventually("its Events tell the story", Duration::from_secs(10), || {
+        let line = "jsonpath={range .items[*]}{.type} {.reason},{end}";
+        let about = "--field-selector=involvedObject.kind=MailDomain,involvedObject.name=taken";
+        let told = cluster.kubectl(&["get", "events", "-n", "mail", about, "-o", line])?;
+        let all = ["Normal Programmed,", "Warning RecordConflict,", "Normal Ready,"];
+        all.iter().all(|event| told.contains(event)).then_some(()).ok_or(told)
+    });
     cluster.kubectl(&["delete", "-n", "mail", "maildomain/taken"]).expect("deleted");
     eventually("it is withdrawn", Duration::from_secs(30), || match cluster.dig_mx("taken.example.net") {
         mx if mx.is_empty() => Ok(()),

@@ -59,7 +59,7 @@
 {{- range (lookup "v1" "ConfigMap" .Release.Namespace "").items -}}
   {{- $labels := default dict .metadata.labels -}}
   {{- if and (eq (get $labels "app.kubernetes.io/managed-by") "vmail-operator")
-             (eq (get $labels "app.kubernetes.io/instance") (include "vmail.fullname" $))
+             (eq (get $labels "vmail.dev/installation") (include "vmail.fullname" $))
              (hasKey (default dict .data) "record.yaml") -}}
     {{- $record := index .data "record.yaml" | fromYaml -}}
     {{- $cell := dig "spec" "cell" "default" $record -}}
