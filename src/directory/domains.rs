@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::capacity::{self, Shares};
-use super::{Object, ObjectId, Refusal, Rules, ServedDomain, Verdict, by_age, named};
+use super::{ObjectId, Objects, Refusal, Rules, ServedDomain, Verdict, by_age, named};
 use crate::api::MailDomainSpec;
 use crate::api::address::is_domain;
 use crate::api::conditions::Reason;
@@ -15,12 +15,12 @@ type Domains = BTreeMap<String, ServedDomain>;
 type Verdicts = BTreeMap<ObjectId, Verdict>;
 
 /// The served domains: those with an accepted MailDomain, and those that are not yet withdrawn.
-pub fn judge(objects: &BTreeMap<ObjectId, Object<MailDomainSpec>>, rules: Rules<'_>) -> (Domains, Verdicts) {
+pub fn judge(objects: &Objects, rules: Rules<'_>) -> (Domains, Verdicts) {
     let mut served = Domains::new();
     let mut verdicts = Verdicts::new();
     let mut shares = Shares::of_domains(&rules.config.tenancy);
     // What is served stays where it is, and is not pushed out by what an older object grows to.
-    let mut in_order = by_age(objects);
+    let mut in_order = by_age(&objects.domains);
     in_order.sort_by_key(|(id, object)| !object.spec.as_ref().is_ok_and(|spec| rules.owns(id, spec)));
     for (id, object) in in_order {
         let accepted = match &object.spec {
@@ -45,6 +45,20 @@ pub fn judge(objects: &BTreeMap<ObjectId, Object<MailDomainSpec>>, rules: Rules<
         }
         let verdict = Verdict { accepted: accepted.map(drop), resolved_refs: Ok(()), domain: None };
         verdicts.insert(id.clone(), verdict);
+    }
+    // Not decoded is not gone: what the record says goes on.
+    for (id, domain) in &objects.undecodable {
+        let kept =
+            rules.records.get(domain).filter(|record| record.namespace == id.namespace && record.in_tables());
+        if let Some(record) = kept.filter(|_| !served.contains_key(domain)) {
+            let domain_served = ServedDomain {
+                state: DomainState::Serving,
+                claim: Some(id.clone()),
+                namespace: record.namespace.clone(),
+                spec: record.spec.clone(),
+            };
+            served.insert(domain.clone(), domain_served);
+        }
     }
     for (domain, record) in rules.records {
         if record.in_tables() && !served.contains_key(domain) {

@@ -94,7 +94,7 @@ pub struct Rules<'a> {
 impl Directory {
     /// Applies all rules across objects.
     pub fn compute(objects: &Objects, rules: Rules<'_>) -> Self {
-        let (domains, mut domain_verdicts) = domains::judge(&objects.domains, rules);
+        let (domains, mut domain_verdicts) = domains::judge(objects, rules);
         let (mailboxes, aliases) = addresses::judge(objects, &domains, &rules.config.tenancy);
         let expanded = expansion::expand(&domains, &mailboxes.live, aliases, rules.config);
         for (id, refusal) in expanded.unresolved {

@@ -109,6 +109,8 @@ fn own_address(text: &str) -> Result<Address, String> {
 pub struct Objects {
     /// MailDomains.
     pub domains: BTreeMap<ObjectId, Object<MailDomainSpec>>,
+    /// The domains of MailDomains whose spec this version cannot decode.
+    pub undecodable: BTreeMap<ObjectId, String>,
     /// Mailboxes, each with its address.
     pub mailboxes: BTreeMap<ObjectId, Object<Address>>,
     /// MailAliases.

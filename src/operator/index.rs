@@ -4,28 +4,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::core::{DeserializeGuard, ObjectMeta};
+use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
 use tracing::{error, warn};
 
 use crate::api::address::Address;
 use crate::api::{
-    MailAlias, MailAliasStatus, MailDomain, MailDomainSpec, MailDomainStatus, Mailbox, MailboxStatus,
+    MailAlias, MailAliasSpec, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus,
 };
 use crate::directory::{AliasSpec, Object, ObjectId, Objects};
 use crate::records::Record;
 
+use super::guarded::{Guarded, Undecodable};
 use super::objects::{self, RECORD_KEY};
 
 /// One event of one watch.
 #[derive(Debug)]
 pub enum Seen {
     /// A MailDomain, or one that this version cannot decode.
-    Domain(Event<DeserializeGuard<MailDomain>>),
+    Domain(Event<Guarded<MailDomain>>),
     /// A Mailbox.
-    Mailbox(Event<DeserializeGuard<Mailbox>>),
+    Mailbox(Event<Guarded<Mailbox>>),
     /// A MailAlias.
-    Alias(Event<DeserializeGuard<MailAlias>>),
+    Alias(Event<Guarded<MailAlias>>),
     /// A ConfigMap of ours: domain records and tables.
     ConfigMap(Event<ConfigMap>),
     /// The pod of a cell.
@@ -119,7 +120,7 @@ impl Index {
                 self.walk(
                     DOMAINS,
                     event,
-                    |guard| guard.meta().clone(),
+                    |guarded| guarded.metadata().clone(),
                     Self::apply_domain,
                     Self::drop_domain,
                 );
@@ -128,13 +129,19 @@ impl Index {
                 self.walk(
                     MAILBOXES,
                     event,
-                    |guard| guard.meta().clone(),
+                    |guarded| guarded.metadata().clone(),
                     Self::apply_mailbox,
                     Self::drop_mailbox,
                 );
             }
             Seen::Alias(event) => {
-                self.walk(ALIASES, event, |guard| guard.meta().clone(), Self::apply_alias, Self::drop_alias);
+                self.walk(
+                    ALIASES,
+                    event,
+                    |guarded| guarded.metadata().clone(),
+                    Self::apply_alias,
+                    Self::drop_alias,
+                );
             }
             Seen::ConfigMap(event) => {
                 self.walk(
@@ -194,30 +201,52 @@ impl Index {
         }
     }
 
-    fn apply_domain(&mut self, id: ObjectId, guard: DeserializeGuard<MailDomain>) {
-        if is_late(self.domains.get(&id), guard.meta()) {
+    fn apply_domain(&mut self, id: ObjectId, guarded: Guarded<MailDomain>) {
+        let meta = guarded.metadata();
+        if is_late(self.domains.get(&id), meta) {
             return;
         }
-        let (object, known) = project(&guard, "MailDomain", &id, self.objects.domains.get(&id), |domain| {
-            (Ok::<MailDomainSpec, String>(domain.spec.clone()), domain.status.clone().unwrap_or_default())
-        });
-        self.objects.domains.insert(id.clone(), object);
+        let mut known = known(meta);
+        let spec = match &guarded.object {
+            Ok(domain) => {
+                known.status = domain.status.clone().unwrap_or_default();
+                Ok(domain.spec.clone())
+            }
+            // What its domain was served as, the record says.
+            Err(undecodable) => Err(unknown("MailDomain", &id, undecodable)),
+        };
+        match guarded.object.as_ref().err().and_then(|undecodable| undecodable.text("domain")) {
+            Some(domain) => self.objects.undecodable.insert(id.clone(), domain.to_owned()),
+            None => self.objects.undecodable.remove(&id),
+        };
+        self.objects.domains.insert(id.clone(), Object::new(meta, spec));
         self.domains.insert(id, known);
     }
 
     fn drop_domain(&mut self, id: &ObjectId) {
+        self.objects.undecodable.remove(id);
         self.objects.domains.remove(id);
         self.domains.remove(id);
     }
 
-    fn apply_mailbox(&mut self, id: ObjectId, guard: DeserializeGuard<Mailbox>) {
-        if is_late(self.mailboxes.get(&id), guard.meta()) {
+    fn apply_mailbox(&mut self, id: ObjectId, guarded: Guarded<Mailbox>) {
+        let meta = guarded.metadata();
+        if is_late(self.mailboxes.get(&id), meta) {
             return;
         }
-        let (object, known) = project(&guard, "Mailbox", &id, self.objects.mailboxes.get(&id), |mailbox| {
-            (Address::try_from(&mailbox.spec), mailbox.status.clone().unwrap_or_default())
-        });
-        self.objects.mailboxes.insert(id.clone(), object);
+        let mut known = known(meta);
+        let spec = match &guarded.object {
+            Ok(mailbox) => {
+                known.status = mailbox.status.clone().unwrap_or_default();
+                Address::try_from(&mailbox.spec)
+            }
+            Err(undecodable) => {
+                let message = unknown("Mailbox", &id, undecodable);
+                let address = undecodable.text("address").and_then(Address::own);
+                address.ok_or(message)
+            }
+        };
+        self.objects.mailboxes.insert(id.clone(), Object::new(meta, spec));
         self.mailboxes.insert(id, known);
     }
 
@@ -226,14 +255,27 @@ impl Index {
         self.mailboxes.remove(id);
     }
 
-    fn apply_alias(&mut self, id: ObjectId, guard: DeserializeGuard<MailAlias>) {
-        if is_late(self.aliases.get(&id), guard.meta()) {
+    fn apply_alias(&mut self, id: ObjectId, guarded: Guarded<MailAlias>) {
+        let meta = guarded.metadata();
+        if is_late(self.aliases.get(&id), meta) {
             return;
         }
-        let (object, known) = project(&guard, "MailAlias", &id, self.objects.aliases.get(&id), |alias| {
-            (AliasSpec::try_from(&alias.spec), alias.status.clone().unwrap_or_default())
-        });
-        self.objects.aliases.insert(id.clone(), object);
+        let mut known = known(meta);
+        let spec = match &guarded.object {
+            Ok(alias) => {
+                known.status = alias.status.clone().unwrap_or_default();
+                AliasSpec::try_from(&alias.spec)
+            }
+            Err(undecodable) => {
+                let message = unknown("MailAlias", &id, undecodable);
+                let address = undecodable.text("address").map(str::to_owned);
+                let spec = address.zip(undecodable.texts("targets"));
+                spec.map(|(address, targets)| MailAliasSpec { address, targets })
+                    .ok_or(message)
+                    .and_then(|spec| AliasSpec::try_from(&spec))
+            }
+        };
+        self.objects.aliases.insert(id.clone(), Object::new(meta, spec));
         self.aliases.insert(id, known);
     }
 
@@ -297,45 +339,14 @@ impl Index {
     }
 }
 
-/// The projection of one object. One that cannot be decoded is present but unknown: what was known of it
-/// stays.
-fn project<K, S: Clone, T: Default>(
-    guard: &DeserializeGuard<K>,
-    kind: &str,
-    id: &ObjectId,
-    before: Option<&Object<S>>,
-    read: impl Fn(&K) -> (Result<S, String>, T),
-) -> (Object<S>, Known<T>)
-where
-    DeserializeGuard<K>: HasMeta,
-{
-    let meta = guard.meta();
-    let (spec, status) = match &guard.0 {
-        Ok(object) => read(object),
-        Err(invalid) => {
-            warn!(kind, %id, "cannot be decoded by this version: {}; what it declared before stays", invalid.error);
-            let message = format!("this version cannot decode the {kind}: {}", invalid.error);
-            (before.map_or(Err(message), |object| object.spec.clone()), T::default())
-        }
-    };
-    (
-        Object::new(meta, spec),
-        Known { version: version(meta), generation: meta.generation.unwrap_or(0), status },
-    )
+fn known<T: Default>(meta: &ObjectMeta) -> Known<T> {
+    Known { version: version(meta), generation: meta.generation.unwrap_or(0), status: T::default() }
 }
 
-/// Reading metadata, decoded or not.
-trait HasMeta {
-    fn meta(&self) -> &ObjectMeta;
-}
-
-impl<K: kube::Resource> HasMeta for DeserializeGuard<K> {
-    fn meta(&self) -> &ObjectMeta {
-        match &self.0 {
-            Ok(object) => object.meta(),
-            Err(invalid) => &invalid.metadata,
-        }
-    }
+/// What is said of an object that cannot be decoded. It is present, and what can be told of it counts.
+fn unknown(kind: &str, id: &ObjectId, undecodable: &Undecodable) -> String {
+    warn!(kind, %id, "cannot be decoded by this version: {}; what it is served as stays", undecodable.error);
+    format!("this version cannot decode the {kind}: {}; what it is served as stays", undecodable.error)
 }
 
 /// Resource versions of one resource grow; only their order is used.

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-use crate::api::{MailAliasSpec, MailDomainSpec, MailboxSpec};
+use crate::api::{MailDomainSpec, MailboxSpec};
 
 fn listed(index: &mut Index, maps: Vec<ConfigMap>) {
     index.see(Seen::ConfigMap(Event::Init));
@@ -44,7 +44,7 @@ fn what_is_seen_from_before_a_status_was_written_changes_nothing() {
             "metadata": { "namespace": "a", "name": "you", "resourceVersion": version, "generation": 1 },
             "spec": { "address": "you@example.org" },
         });
-        Seen::Mailbox(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(mailbox).expect("valid")))))
+        Seen::Mailbox(Event::Apply(Guarded::decoded(serde_json::from_value(mailbox).expect("valid"))))
     };
     let id = ObjectId { namespace: "a".to_owned(), name: "you".to_owned() };
     let mut index = Index::new("mail");
@@ -102,8 +102,8 @@ enum How {
     Listed,
 }
 
-fn event<K>(how: How, object: K) -> Event<DeserializeGuard<K>> {
-    let guard = DeserializeGuard(Ok(object));
+fn event<K: kube::Resource>(how: How, object: K) -> Event<Guarded<K>> {
+    let guard = Guarded::decoded(object);
     match how {
         How::Applied => Event::Apply(guard),
         How::Deleted => Event::Delete(guard),
@@ -196,4 +196,59 @@ proptest! {
         let generations = |index: &Index| index.mailboxes.iter().map(|(id, known)| (id.clone(), known.generation)).collect::<Vec<_>>();
         prop_assert_eq!(generations(&index), generations(&expected));
     }
+}
+
+fn undecoded<K: serde::de::DeserializeOwned>(name: &str, spec: serde_json::Value) -> Event<Guarded<K>> {
+    let object = serde_json::json!({ "metadata": { "namespace": "mail", "name": name }, "spec": spec });
+    let guarded: Guarded<K> = serde_json::from_value(object).expect("guarded");
+    assert!(guarded.object.is_err(), "it was to be undecodable");
+    Event::InitApply(guarded)
+}
+
+/// After a roll-back and a restart: nothing but the objects and the records is known.
+#[test]
+fn what_cannot_be_decoded_is_not_gone() {
+    let mut index = Index::new("mail");
+    listed(&mut index, vec![record("one.example", "5")]);
+    let domain = serde_json::json!({ "domain": "one.example", "class": "Later" });
+    index.see(Seen::Domain(undecoded("d", domain)));
+    let mailbox = serde_json::json!({ "address": "you@one.example" });
+    index.see(Seen::Mailbox(Event::InitApply(
+        serde_json::from_value(
+            serde_json::json!({ "metadata": { "namespace": "mail", "name": "m" }, "spec": mailbox }),
+        )
+        .expect("guarded"),
+    )));
+    let targets = serde_json::json!(["you@one.example"]);
+    let alias = serde_json::json!({ "address": "list@one.example", "targets": targets });
+    index.see(Seen::Alias(Event::InitApply(
+        serde_json::from_value(
+            serde_json::json!({ "metadata": { "namespace": "mail", "name": "a" }, "spec": alias }),
+        )
+        .expect("guarded"),
+    )));
+    let records =
+        index.records.iter().map(|(domain, stored)| (domain.clone(), stored.record.clone())).collect();
+    let config = crate::config::Config::parse(
+        "{name: v, postmaster: p@remote.example, cells: {default: {hostname: mail.example.test, pod: p}}, dns: {powerdns: {url: '', apiKeyFile: k}}}",
+    )
+    .expect("valid");
+    let rules = crate::directory::Rules { config: &config, namespace: "mail", records: &records };
+    let directory = crate::directory::Directory::compute(&index.objects, rules);
+    let served = &directory.domains["one.example"];
+    assert_eq!(served.state, crate::revision::DomainState::Serving, "its record is not withdrawn");
+    assert!(served.claim.is_some());
+    for address in ["you@one.example", "list@one.example"] {
+        assert!(directory.accepts(&Address::own(address).expect("valid")), "{address}");
+    }
+    let said = directory
+        .domain_verdicts
+        .values()
+        .next()
+        .expect("a verdict")
+        .accepted
+        .clone()
+        .expect_err("undecodable");
+    assert_eq!(said.reason, crate::api::conditions::Reason::Invalid);
+    assert!(said.message.contains("Later"), "{}", said.message);
 }

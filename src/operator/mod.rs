@@ -3,6 +3,7 @@
 
 mod agents;
 mod cells;
+mod guarded;
 mod http;
 mod index;
 pub mod lease;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -17,6 +16,7 @@ use crate::config::Config;
 use crate::directory::Objects;
 use crate::records::Record;
 
+use super::guarded::Guarded;
 use super::index::{Index, Seen};
 use super::objects;
 
@@ -113,7 +113,7 @@ impl Snapshot {
     }
 }
 
-fn guarded<K>(client: &Client) -> Api<DeserializeGuard<K>>
+fn guarded<K>(client: &Client) -> Api<Guarded<K>>
 where
     K: Resource<DynamicType = ()>,
 {

@@ -4,7 +4,6 @@ use std::fmt::Debug;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Client, Resource};
@@ -14,6 +13,7 @@ use tracing::warn;
 
 use crate::api::{MailAlias, MailDomain, Mailbox};
 
+use super::guarded::Guarded;
 use super::index::Seen;
 use super::objects;
 
@@ -48,11 +48,11 @@ pub fn start<M: From<Seen> + Send + 'static>(
 fn guarded<K>(
     client: &Client,
     config: Config,
-) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send + use<K>
+) -> impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    watcher::watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config)
+    watcher::watcher(Api::<Guarded<K>>::all(client.clone()), config)
 }
 
 fn forward<K, M>(

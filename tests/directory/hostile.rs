@@ -107,6 +107,7 @@ fn objects() -> impl Strategy<Value = Objects> {
             .into_iter()
             .map(|(address, targets)| object(AliasSpec::try_from(&MailAliasSpec { address, targets })));
         Objects {
+            undecodable: BTreeMap::new(),
             domains: domains
                 .into_iter()
                 .map(|spec| object(Ok(spec)))

@@ -44,7 +44,7 @@ pub fn sets() -> impl Strategy<Value = Objects> {
     (first, second, objects(any, 0..3), objects(own_address(), 0..12), objects(alias(), 0..12)).prop_map(
         |(first, second, more, mailboxes, aliases)| {
             let domains = first.into_iter().chain(second).chain([more]).flatten().collect();
-            Objects { domains, mailboxes, aliases }
+            Objects { domains, mailboxes, aliases, ..Objects::default() }
         },
     )
 }
