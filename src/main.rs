@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use vmail_operator::{agent, command, operator};
+use vmail_operator::{agent, command, import, operator};
 
 /// Postfix virtual mail domains on Kubernetes, published in DNS once proved.
 #[derive(Parser)]
@@ -33,6 +33,7 @@ enum Command {
     Check(command::CheckOptions),
     Render(command::RenderOptions),
     Trace(command::TraceOptions),
+    Import(import::ImportOptions),
     Completion(command::CompletionOptions),
     /// Print the reference of the API as Markdown
     #[command(hide = true)]
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Command::Import(options) => return import::import(&options),
         Command::Completion(options) => return command::completion(&options, &Cli::command()),
         Command::ApiReference => {
             print!("{}", vmail_operator::api::reference::reference());
