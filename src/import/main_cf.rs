@@ -37,7 +37,7 @@ impl Parameters {
             set.insert(name.trim().to_owned(), (value.trim().to_owned(), place));
         }
         let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        let directory = format!("{}/", directory.display());
+        let directory = format!("{}/", directory.display().to_string().trim_end_matches('/'));
         let here = Place { file, line: 1 };
         let usual = USUAL_DIRECTORY.trim_end_matches('/').to_owned();
         set.entry("config_directory".to_owned()).or_insert((usual, here.clone()));

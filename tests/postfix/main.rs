@@ -4,5 +4,6 @@ mod pod;
 mod revision;
 
 mod changes;
+mod import;
 mod install;
 mod strangers;
