@@ -81,7 +81,7 @@ pub enum DnsError {
     },
     /// What stands at the name belongs to somebody else.
     #[error(
-        "left untouched at {domain}: {found}; remove it from the zone if this domain's mail is to be received here"
+        "left untouched at {domain}: {found}; if this domain's mail is to be received here, remove it from the zone, or set spec.dns.adopt"
     )]
     RecordConflict {
         /// The domain.
