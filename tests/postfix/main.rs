@@ -4,5 +4,6 @@ mod pod;
 mod revision;
 
 mod changes;
+mod characters;
 mod install;
 mod strangers;
