@@ -2,5 +2,6 @@
 //! What holds for any set of objects: generated sets, judged by the directory and by a naive reference.
 
 mod properties;
+mod reasons;
 mod reference;
 mod sets;
