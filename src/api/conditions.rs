@@ -136,12 +136,12 @@ pub struct Statement {
 impl Statement {
     /// Status `True`; the message may be empty.
     pub fn yes(kind: &'static str, reason: Reason, message: impl Into<String>) -> Self {
-        Self { kind, status: "True", reason, message: message.into() }
+        Self { kind, status: "True", reason, message: in_one_line(&message.into()) }
     }
 
     /// Status `False`.
     pub fn no(kind: &'static str, reason: Reason, message: impl Into<String>) -> Self {
-        Self { kind, status: "False", reason, message: message.into() }
+        Self { kind, status: "False", reason, message: in_one_line(&message.into()) }
     }
 
     /// Whether the status is `True`.
@@ -164,6 +164,21 @@ pub(super) fn unseen() -> serde_json::Value {
             "lastTransitionTime": "1970-01-01T00:00:00Z",
         }],
     })
+}
+
+/// A message as one line of visible characters. It may quote what others wrote - a DNS record, a server's answer -, and
+/// is read on terminals, where an escape sequence acts and a change of direction shows another text.
+fn in_one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for c in message.trim_end().chars() {
+        let escaped = c.escape_debug();
+        // A backslash before quotes and backslashes would only be in the way.
+        match c.is_control() || escaped.len() > 2 {
+            true => line.extend(escaped),
+            false => line.push(c),
+        }
+    }
+    line
 }
 
 /// The new list of conditions, or `None` when it would say what `old` says: times aside, an
@@ -241,6 +256,16 @@ mod tests {
         assert_eq!(second[0].last_transition_time, Time(at(1)));
         let third = update(&second, at(3), 1, &[Statement::yes(READY, Reason::Ready, "")]).expect("new");
         assert_eq!(third[0].last_transition_time, Time(at(3)));
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_says_what_it_looks_like() {
+        let said = |message: &str| Statement::no(READY, Reason::Pending, message).message;
+        let plain = r#"MX "10 mx.them.test." at bücher: don't \ do ✓"#;
+        assert_eq!(said(plain), plain);
+        assert_eq!(said("two\r\nlines\n"), r"two\r\nlines");
+        assert_eq!(said("\u{1b}[2Jgone\0"), r"\u{1b}[2Jgone\0");
+        assert_eq!(said("\u{202e}gro.elpmaxe\u{200b}"), r"\u{202e}gro.elpmaxe\u{200b}");
     }
 
     #[test]

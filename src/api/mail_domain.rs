@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::{
-    ADDRESS_LOWER_CASE_MESSAGE, DOMAIN_FORM, DOMAIN_FORM_MESSAGE, LOCAL_PART_FORM, LOWER_CASE,
-    LOWER_CASE_MESSAGE, NO_TAG, NO_TAG_MESSAGE, OWN_ADDRESS_FORM, OWN_ADDRESS_FORM_MESSAGE, TARGET_FORM,
-    TARGET_FORM_MESSAGE,
+    ADDRESS_LOWER_CASE_MESSAGE, CELL_FORM, CELL_FORM_MESSAGE, DOMAIN_FORM, DOMAIN_FORM_MESSAGE,
+    LOCAL_PART_FORM, LOWER_CASE, LOWER_CASE_MESSAGE, NAMESPACES_FORM, NAMESPACES_FORM_MESSAGE, NO_TAG,
+    NO_TAG_MESSAGE, OWN_ADDRESS_FORM, OWN_ADDRESS_FORM_MESSAGE, TARGET_FORM, TARGET_FORM_MESSAGE,
 };
 use super::conditions::unseen;
 
@@ -58,7 +58,10 @@ pub struct MailDomainSpec {
     /// The Postfix cell that serves the domain.
     #[serde(default = "default_cell")]
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = ("self == oldSelf", "spec.cell is immutable: mail on disk does not move with it; delete the MailDomain, wait until it is withdrawn, and create it in the other cell"))]
+    #[x_kube(
+        validation = (CELL_FORM, CELL_FORM_MESSAGE),
+        validation = ("self == oldSelf", "spec.cell is immutable: mail on disk does not move with it; delete the MailDomain, wait until it is withdrawn, and create it in the other cell"),
+    )]
     pub cell: String,
 
     /// Where mail for role addresses goes, unless a Mailbox or MailAlias provides `postmaster@`.
@@ -95,7 +98,10 @@ pub struct MailDomainSpec {
 
     /// Whose Mailboxes and MailAliases may join the domain.
     #[serde(default)]
-    #[x_kube(validation = ("self.from == 'Names' ? size(self.names) > 0 : size(self.names) == 0", "names belongs to from: Names: list at least one namespace there, and none with Same or All"))]
+    #[x_kube(
+        validation = ("self.from == 'Names' ? size(self.names) > 0 : size(self.names) == 0", "names belongs to from: Names: list at least one namespace there, and none with Same or All"),
+        validation = (NAMESPACES_FORM, NAMESPACES_FORM_MESSAGE),
+    )]
     pub allowed_namespaces: AllowedNamespaces,
 
     /// Whether taking the domain away waits until no resolver can still hold the MX (`WaitForTTL`), or stops accepting

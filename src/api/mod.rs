@@ -12,6 +12,7 @@ pub mod conditions;
 mod mail_alias;
 mod mail_domain;
 mod mailbox;
+pub mod reasons;
 pub mod reference;
 
 pub use mail_alias::{MailAlias, MailAliasSpec, MailAliasStatus};

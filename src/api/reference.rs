@@ -5,6 +5,10 @@ use std::fmt::Write;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
+use serde_json::Value;
+
+use super::conditions::{ACCEPTED, READY, Reason, STALLED};
+use super::reasons::possible;
 
 const HEAD: &str = "# API reference
 
@@ -46,6 +50,34 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) {
             fields(page, name, part);
         }
     }
+    conditions(page, &names.kind);
+}
+
+/// What a condition can say, and why: the names are API.
+fn conditions(page: &mut String, kind: &str) {
+    say(
+        page,
+        format_args!("\n### {kind} conditions\n\n| condition | true with | false with |\n|---|---|---|"),
+    );
+    for (condition, good, reasons) in possible(kind) {
+        let reasons: Vec<String> = reasons.iter().map(|reason| link(*reason)).collect();
+        say(page, format_args!("| `{condition}` | {} | {} |", link(*good), reasons.join(", ")));
+    }
+    say(
+        page,
+        format_args!("| `{READY}` | {} | that of the first above that is false |", link(Reason::Ready)),
+    );
+    say(
+        page,
+        format_args!(
+            "| `{STALLED}` | that of `{ACCEPTED}`, where only the user can help | never, it is absent then |"
+        ),
+    );
+}
+
+fn link(reason: Reason) -> String {
+    let name = reason.as_str();
+    format!("[{name}](reasons.md#{})", name.to_lowercase())
 }
 
 /// Each field of an object, and of the objects in it.
@@ -117,19 +149,39 @@ fn limits(field: &JSONSchemaProps) -> Vec<String> {
     for (owner, of) in [(Some(field), ""), (inner, " each")] {
         let Some(owner) = owner else { continue };
         if let Some(longest) = owner.max_length {
-            said.push(format!("{} to {longest} characters{of}", owner.min_length.unwrap_or(0)));
+            said.push(format!("{} characters{of}", range(owner.min_length, longest)));
         }
     }
     if let (Some(least), Some(most)) = (field.minimum, field.maximum) {
         said.push(format!("{least} to {most}"));
     }
     if let Some(most) = field.max_items {
-        said.push(format!("{} to {most} entries", field.min_items.unwrap_or(0)));
+        said.push(format!("{} entries", range(field.min_items, most)));
     }
-    if let Some(default) = &field.default {
-        said.push(format!("default `{}`", default.0));
+    if let Some(default) = field.default.as_ref().and_then(|default| shown(&default.0)) {
+        said.push(format!("default `{default}`"));
     }
     said
+}
+
+fn range(least: Option<i64>, most: i64) -> String {
+    match least {
+        None | Some(0) => format!("at most {most}"),
+        Some(least) => format!("{least} to {most}"),
+    }
+}
+
+/// A default as one writes it. That of an object is told by its fields, and an empty list is none.
+fn shown(value: &Value) -> Option<String> {
+    match value {
+        Value::Object(_) => None,
+        Value::Array(entries) if entries.is_empty() => None,
+        Value::Array(entries) => {
+            Some(format!("[{}]", entries.iter().filter_map(shown).collect::<Vec<_>>().join(", ")))
+        }
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
 }
 
 /// Without line breaks of its own: Markdown wraps.
@@ -202,5 +254,6 @@ mod tests {
             assert!(lines[at + 2].len() > 20, "{line} has no description");
         }
         assert!(!page.contains("self.") && !page.contains("matches("), "rules are told as sentences");
+        assert!(!page.contains("{\""), "values are told as one writes them");
     }
 }

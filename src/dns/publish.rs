@@ -9,7 +9,7 @@ use tracing::info;
 use super::error::DnsError;
 use super::plan::{Claim, Found, FoundMx, OwnerState, Plan, Wanted, plan};
 use super::powerdns::{Change, PowerDns};
-use super::record::{MxSet, Owner, owner_name};
+use super::record::{Mx, MxSet, Owner, owner_name};
 use super::zone::{self, Site};
 
 /// Asked right before anything is written; an error is passed on and nothing is written. It is where
@@ -257,18 +257,20 @@ fn foreign(found: &Found) -> Withdrawal {
 
 /// Refuses what could never be read back as written.
 fn check_writable(site: &Site, request: &PublishRequest, owner: &Owner) -> Result<(), DnsError> {
+    // A record is text to PowerDNS. It refuses most of what is not one name by itself, but writes a host in upper case, and
+    // what is then read back differs (measured).
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let one_name = |mx: &&Mx| !mx.host.is_empty() && mx.host.chars().all(letters);
     let sentence = if request.mx.records.is_empty() {
-        "the list of MX hosts is empty"
+        "the list of MX hosts is empty".to_owned()
+    } else if let Some(mx) = request.mx.records.iter().find(|mx| !one_name(mx)) {
+        format!("spec.dns.mx: {:?} is no host name such as mail.example.org", mx.host)
     } else if Owner::parse(&owner.to_string()).as_ref() != Some(owner) {
-        "the owner id (dns.ownerId) may not be empty or hold quotes, backslashes or semicolons"
+        "the owner id (dns.ownerId) may not be empty or hold quotes, backslashes or semicolons".to_owned()
     } else {
         return Ok(());
     };
-    Err(DnsError::RecordRejected {
-        domain: request.domain.clone(),
-        zone: site.name().to_owned(),
-        sentence: sentence.to_owned(),
-    })
+    Err(DnsError::RecordRejected { domain: request.domain.clone(), zone: site.name().to_owned(), sentence })
 }
 
 fn no_effect(site: &Site, domain: &str, after: &Found) -> DnsError {

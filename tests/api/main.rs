@@ -8,6 +8,7 @@ mod health;
 mod kubectl;
 mod offline;
 mod situations;
+mod strings;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -102,6 +103,8 @@ async fn rules_of_one_object() {
     fields_that_never_change(client).await;
     fields_that_may_change(client).await;
     defaults(client).await;
+    a_status_is_not_the_users(client).await;
+    strings::rules_and_parser_agree(client).await;
 }
 
 /// A changed immutable field is refused with a sentence that says what to do.
@@ -164,6 +167,36 @@ async fn fields_that_may_change(client: &Client) {
             .await
             .unwrap_or_else(|error| panic!("{change}: {error}"));
         api.delete("mutable", &DeleteParams::default()).await.expect("deleted");
+    }
+}
+
+/// Nobody says of himself that he is served: a status changes through its own subresource alone, which leaves the spec alone.
+async fn a_status_is_not_the_users(client: &Client) {
+    for (kind, spec) in [
+        ("MailDomain", json!({ "domain": "example.org" })),
+        ("Mailbox", json!({ "address": "a@example.org" })),
+        ("MailAlias", json!({ "address": "a@example.org", "targets": ["b@x.example"] })),
+    ] {
+        let api = api(client, kind);
+        let status = json!({ "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }] });
+        let mut given = object(kind, "status", &spec);
+        given.data["status"] = status.clone();
+        let created = api.create(&PostParams::default(), &given).await.expect("let in");
+        assert_ne!(created.data["status"]["conditions"][0]["status"], "True", "{kind}: {}", created.data);
+        let patch = Patch::Merge(json!({ "status": status }));
+        let patched = api.patch("status", &PatchParams::default(), &patch).await.expect("let in");
+        assert_eq!(patched.data.get("status"), created.data.get("status"), "{kind}");
+
+        let both = Patch::Merge(
+            json!({ "status": status, "spec": { "address": "b@example.org", "domain": "b.example" } }),
+        );
+        let written = api.patch_status("status", &PatchParams::default(), &both).await.expect("let in");
+        assert_eq!(written.data["status"]["conditions"][0]["reason"], "Ready");
+        assert_eq!(written.data["spec"], created.data["spec"], "{kind}");
+        assert_eq!(written.metadata.generation, created.metadata.generation, "{kind}");
+        api.delete("status", &DeleteParams::default()).await.expect("deleted");
     }
 }
 

@@ -201,6 +201,11 @@ fn bounds() -> Vec<Row> {
             with(json!({ "allowedNamespaces": { "from": "Names", "names": ["a", "a"] } })),
             "Duplicate",
         ),
+        (
+            "MailDomain",
+            with(json!({ "allowedNamespaces": { "from": "Names", "names": ["*"] } })),
+            "write from: All",
+        ),
         ("MailDomain", with(json!({ "allowedNamespaces": { "from": "Same" } })), ""),
         (
             "MailDomain",
@@ -221,6 +226,10 @@ fn bounds() -> Vec<Row> {
         ("MailDomain", with(json!({ "cell": label(63) })), ""),
         ("MailDomain", with(json!({ "cell": label(64) })), "63"),
         ("MailDomain", with(json!({ "cell": "" })), "at least 1"),
+        ("MailDomain", with(json!({ "cell": "second-2" })), ""),
+        ("MailDomain", with(json!({ "cell": "Second" })), "name of a cell"),
+        ("MailDomain", with(json!({ "cell": "second-" })), "name of a cell"),
+        ("MailDomain", with(json!({ "cell": "second.example" })), "name of a cell"),
         ("MailDomain", json!({ "domain": format!("{}.example", label(63)) }), ""),
         ("MailDomain", json!({ "domain": format!("{}.example", label(64)) }), "at least two labels"),
         ("Mailbox", mailbox(&address(254)), ""),
@@ -277,6 +286,9 @@ fn hostile() -> Vec<Row> {
         let mx = json!({ "dns": { "mx": [{ "host": host, "preference": 1 }] } });
         rows.push(("MailDomain", with(mx), "at least two labels"));
         rows.push(("MailDomain", with(json!({ "roleAddresses": [bad] })), "part before the @"));
+        rows.push(("MailDomain", with(json!({ "cell": bad })), "name of a cell"));
+        let names = json!({ "allowedNamespaces": { "from": "Names", "names": ["shop", bad] } });
+        rows.push(("MailDomain", with(names), "names of namespaces"));
         for address in [format!("{bad}@example.org"), format!("you@{host}")] {
             rows.push(("MailDomain", with(json!({ "catchAll": address })), "must be local@domain"));
             rows.push(("MailDomain", with(json!({ "postmaster": address })), "plain addresses"));

@@ -3,5 +3,6 @@
 
 mod hostile;
 mod properties;
+mod reasons;
 mod reference;
 mod sets;

@@ -226,6 +226,36 @@ async fn what_powerdns_does_not_accept_is_told_in_its_words() {
     assert_eq!(server.get("refused.test", "_vmail-owner.refused.test", "TXT").await, None);
 }
 
+/// The API server lets none of these in; a schema that was loosened by hand would.
+#[tokio::test]
+async fn a_host_that_is_more_than_a_name_is_not_sent() {
+    let server = server();
+    server.zone("hostile.test", "Native").await;
+    let front = Front::start(server.api, Mode::Forward).await;
+    let pdns = super::client(&front.url(), KEY);
+    for host in [
+        "mail.us.test.\n10 mx.them.test",
+        "mail.us.test. 10 mx.them.test",
+        "mail.us.test ; a comment",
+        "mail.us.test\t",
+        "",
+        "Mail.us.test",
+        "\\109ail.us.test",
+        "\"mail.us.test\"",
+        "(mail.us.test)",
+        "*.us.test",
+        "m\u{fc}ll.test",
+        "mail.us.test\0",
+    ] {
+        let records = [Mx::new(10, "mail.us.test"), Mx { preference: 20, host: host.to_owned() }].into();
+        let request = super::PublishRequest { mx: MxSet { ttl: 60, records }, ..wish("hostile.test") };
+        let error = publish(&pdns, &request, &go).await.expect_err(host);
+        assert_eq!(error.reason(), Reason::RecordRejected, "{error}");
+        assert!(error.to_string().contains(&format!("spec.dns.mx: {host:?} is no host name")), "{error}");
+    }
+    assert_eq!(front.writes(), 0);
+}
+
 #[tokio::test]
 async fn the_longest_names_fit() {
     let server = server();

@@ -4,6 +4,7 @@ mod pod;
 mod revision;
 
 mod changes;
+mod characters;
 mod import;
 mod install;
 mod strangers;
