@@ -95,6 +95,8 @@ pub struct Index {
 struct Lists {
     complete: [bool; 4],
     listing: [BTreeSet<ObjectId>; 4],
+    /// Cells whose pod the list under way has named.
+    pods: BTreeSet<String>,
 }
 
 const DOMAINS: usize = 0;
@@ -325,8 +327,19 @@ impl Index {
 
     fn see_pod(&mut self, cell: String, event: Event<Pod>) {
         match event {
-            Event::Init | Event::InitDone => {}
-            Event::InitApply(pod) | Event::Apply(pod) => {
+            Event::Init => {
+                self.lists.pods.remove(&cell);
+            }
+            Event::InitDone => {
+                if !self.lists.pods.contains(&cell) {
+                    self.pods.remove(&cell);
+                }
+            }
+            Event::InitApply(pod) => {
+                self.lists.pods.insert(cell.clone());
+                self.pods.insert(cell, pod_seen(&pod));
+            }
+            Event::Apply(pod) => {
                 self.pods.insert(cell, pod_seen(&pod));
             }
             Event::Delete(pod) => {

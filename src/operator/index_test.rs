@@ -252,3 +252,18 @@ fn what_cannot_be_decoded_is_not_gone() {
     assert_eq!(said.reason, crate::api::conditions::Reason::Invalid);
     assert!(said.message.contains("Later"), "{}", said.message);
 }
+
+#[test]
+fn a_pod_that_a_list_does_not_name_is_gone() {
+    let mut index = Index::new("mail");
+    let see =
+        |index: &mut Index, event: Event<Pod>| index.see(Seen::Pod("default".to_owned(), Box::new(event)));
+    for event in [Event::Init, Event::InitApply(Pod::default()), Event::InitDone] {
+        see(&mut index, event);
+    }
+    assert!(index.pods.contains_key("default"));
+    see(&mut index, Event::Init);
+    assert!(index.pods.contains_key("default"), "not seen yet is not gone");
+    see(&mut index, Event::InitDone);
+    assert!(!index.pods.contains_key("default"));
+}
