@@ -141,6 +141,12 @@ impl ApiServer {
         server
     }
 
+    /// URL and token of the admin, for tests/faults.
+    #[allow(dead_code)]
+    pub fn admin(&self) -> (String, String) {
+        (self.url.clone(), TOKEN.to_owned())
+    }
+
     /// A kubeconfig file.
     pub fn kubeconfig(&self, user: User) -> PathBuf {
         let (name, token) = match user {

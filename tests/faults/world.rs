@@ -1,0 +1,417 @@
+//! One run: a namespace on a real API server, a zone on a real PowerDNS, a real Postfix with its agent, and the
+//! operator as a process that can be killed. The test is the kubelet.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as KubePod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::runtime::wait::{await_condition, conditions};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::apiserver::ApiServer;
+use crate::pod::{Pod, TOKEN, Volumes};
+use crate::proxy::{self, Shared, Tally};
+use crate::revision::mount_files;
+use crate::server::{KEY, Server};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Without a write for so long, nothing more is to come.
+const SILENCE: Duration = Duration::from_millis(1200);
+const ZONES: [&str; 2] = ["one.test", "two.test"];
+pub const HOST: &str = "mail.us.test";
+
+/// Parts that all runs share, one after the other.
+pub struct Parts {
+    pub api: ApiServer,
+    pub pdns: Server,
+    number: usize,
+}
+
+impl Parts {
+    pub async fn start() -> Self {
+        let api = ApiServer::start().await;
+        let definitions: Api<CustomResourceDefinition> = Api::all(api.client.clone());
+        for definition in vmail_operator::api::crds() {
+            let name = definition.metadata.name.clone().expect("a name");
+            definitions.create(&PostParams::default(), &definition).await.expect("let in");
+            let established = await_condition(definitions.clone(), &name, conditions::is_crd_established());
+            timeout(PATIENCE, established).await.expect("in time").expect("established");
+        }
+        let pdns = crate::server::server();
+        pdns.zone("us.test", "Native").await;
+        pdns.put("us.test", HOST, "A", 60, &["192.0.2.1"]).await;
+        Self { api, pdns, number: 0 }
+    }
+}
+
+/// One run.
+pub struct World<'a> {
+    parts: &'a Parts,
+    pub namespace: String,
+    pub pod: Arc<Pod>,
+    dir: tempfile::TempDir,
+    pub tally: Shared,
+    operator: Arc<Mutex<Option<Child>>>,
+    /// How often the operator was killed by a proxy.
+    pub killed: Arc<Mutex<usize>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for World<'_> {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        end(&self.operator);
+    }
+}
+
+fn end(operator: &Mutex<Option<Child>>) {
+    if let Some(mut child) = operator.lock().expect("not poisoned").take() {
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl<'a> World<'a> {
+    pub async fn new(parts: &'a mut Parts) -> Self {
+        parts.number += 1;
+        let namespace = format!("mail-{}", parts.number);
+        let parts: &'a Parts = parts;
+        for zone in ZONES {
+            parts.pdns.zone(zone, "Native").await;
+        }
+        let tally: Shared = Arc::new(Mutex::new(Tally::default()));
+        let operator: Arc<Mutex<Option<Child>>> = Arc::default();
+        let killed: Arc<Mutex<usize>> = Arc::default();
+        let (kill, mut kills) = mpsc::channel::<tokio::sync::oneshot::Sender<()>>(4);
+        let (dead, count) = (operator.clone(), killed.clone());
+        let killer = tokio::spawn(async move {
+            while let Some(done) = kills.recv().await {
+                end(&dead);
+                *count.lock().expect("not poisoned") += 1;
+                let _ = done.send(());
+            }
+        });
+        let (api, token) = parts.api.admin();
+        let api_url = proxy::start(api, Some(token), tally.clone(), kill.clone()).await;
+        let pdns_url = proxy::start(parts.pdns.url(), None, tally.clone(), kill).await;
+
+        let uid = prepare(&parts.api.client, &namespace).await;
+        let pod = Arc::new(Pod::start(Volumes::new(), &["--settle-seconds", "0", "--pod-uid", &uid]));
+        let (port, forwarder) = forward(pod.clone()).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = json!({
+            "name": "vmail",
+            "postmaster": "postmaster@elsewhere.example",
+            "cells": { "default": { "hostname": HOST, "pod": "vmail-postfix-default-0", "agentPort": port } },
+            "dns": {
+                "powerdns": { "url": pdns_url, "apiKeyFile": dir.path().join("key") },
+                "resolver": parts.pdns.dns.to_string(),
+                "drainMarginSeconds": 0,
+            },
+            "vanishedSeconds": 0,
+        });
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("writes");
+        write("config.yaml", &config.to_string());
+        write("key", KEY);
+        write("token", TOKEN);
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "c", "cluster": { "server": api_url } }],
+            "users": [{ "name": "u", "user": {} }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+        });
+        write("kubeconfig", &kubeconfig.to_string());
+        let mut world = Self {
+            parts,
+            namespace: namespace.clone(),
+            pod,
+            dir,
+            tally,
+            operator,
+            killed,
+            tasks: vec![killer, forwarder],
+        };
+        let kubelet = kubelet(world.namespaced(), world.namespaced(), world.pod.volumes.revision());
+        world.tasks.push(tokio::spawn(kubelet));
+        world
+    }
+
+    fn client(&self) -> kube::Client {
+        self.parts.api.client.clone()
+    }
+
+    fn namespaced<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client(), &self.namespace)
+    }
+
+    fn kind(&self, kind: &str, plural: &str) -> Api<DynamicObject> {
+        let gvk = GroupVersionKind::gvk("vmail.dev", "v1alpha1", kind);
+        Api::namespaced_with(self.client(), &self.namespace, &ApiResource::from_gvk_with_plural(&gvk, plural))
+    }
+
+    /// A world with an operator in it.
+    pub async fn start(parts: &'a mut Parts) -> Self {
+        let world = Self::new(parts).await;
+        world.start_operator().await;
+        world
+    }
+
+    /// Starts an operator that knows nothing but what is stored. The lease of a dead one has run out by then.
+    pub async fn start_operator(&self) {
+        let leases: Api<Lease> = self.namespaced();
+        // There may be none.
+        let _ = leases.delete("vmail", &DeleteParams::default()).await;
+        let file = |name: &str| self.dir.path().join(name);
+        let log = std::fs::File::options().create(true).append(true).open(file("log")).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_vmail-operator"))
+            .args(["run", "--namespace", &self.namespace, "--listen", "127.0.0.1:0"])
+            .arg("--config")
+            .arg(file("config.yaml"))
+            .arg("--agent-token-file")
+            .arg(file("token"))
+            .env("KUBECONFIG", file("kubeconfig"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("the operator starts");
+        *self.operator.lock().expect("not poisoned") = Some(child);
+    }
+
+    pub fn stop_operator(&self) {
+        end(&self.operator);
+    }
+
+    pub fn dns(&self) -> std::net::SocketAddr {
+        self.parts.pdns.dns
+    }
+
+    /// An MX that somebody else wrote.
+    pub async fn foreign_mx(&self, zone: &str) {
+        self.parts.pdns.put(zone, zone, "MX", 300, &["10 mail.them.test."]).await;
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Applies a manifest, as a user does.
+    pub async fn apply(&self, kind: &str, name: &str, spec: Value) {
+        let (kind, plural) = plural(kind);
+        let object = json!({
+            "apiVersion": "vmail.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec,
+        });
+        let params = PatchParams::apply("user").force();
+        self.kind(kind, plural).patch(name, &params, &Patch::Apply(object)).await.expect("applied");
+    }
+
+    /// Deletes an object.
+    pub async fn delete(&self, kind: &str, name: &str) {
+        let (kind, plural) = plural(kind);
+        self.kind(kind, plural).delete(name, &DeleteParams::default()).await.expect("deleted");
+    }
+
+    /// Waits until `done` says so of the state, and nothing is written any more. An operator that a proxy killed is
+    /// started again.
+    pub async fn settle(&self, what: &str, done: impl Fn(&State) -> bool) -> State {
+        let deadline = Instant::now() + PATIENCE;
+        let mut restarted = *self.killed.lock().expect("not poisoned");
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            let killed = *self.killed.lock().expect("not poisoned");
+            if killed > restarted {
+                restarted = killed;
+                self.tally.lock().expect("not poisoned").arm(None);
+                self.start_operator().await;
+            }
+            let count = self.tally.lock().expect("not poisoned").writes().len();
+            let state = self.state().await;
+            if count != last || !done(&state) {
+                (last, since) = (count, Instant::now());
+            }
+            if since.elapsed() > SILENCE {
+                return state;
+            }
+            if Instant::now() > deadline {
+                panic!("{what} does not come: {state:#?}\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Everything that is stored, without what differs from run to run.
+    pub async fn state(&self) -> State {
+        let mut state = State::default();
+        for (kind, plural) in KINDS {
+            for object in self.kind(kind, plural).list(&ListParams::default()).await.expect("a list") {
+                let name = format!("{kind} {}", object.metadata.name.clone().unwrap_or_default());
+                let status = &object.data["status"];
+                let current = status["observedGeneration"] == json!(object.metadata.generation);
+                let conditions = status["conditions"].as_array().into_iter().flatten();
+                let ready = conditions.clone().any(|c| c["type"] == "Ready" && c["status"] == "True");
+                let said: Vec<String> =
+                    conditions.map(|c| format!("{} {} {}", c["type"], c["status"], c["reason"])).collect();
+                state.ready.insert(name.clone(), ready && current);
+                state.stored.insert(name, format!("{said:?} {} {}", status["mx"], status["path"]));
+            }
+        }
+        let maps: Api<ConfigMap> = self.namespaced();
+        for map in maps.list(&ListParams::default()).await.expect("a list") {
+            let name = map.metadata.name.unwrap_or_default();
+            if name == "kube-root-ca.crt" {
+                continue;
+            }
+            for (key, value) in map.data.unwrap_or_default() {
+                let value = value.replace(&format!("namespace: {}\n", self.namespace), "namespace: mail\n");
+                state.stored.insert(format!("{name}/{key}"), without_times(&value));
+            }
+        }
+        for zone in ZONES {
+            for (name, kind) in [(zone.to_owned(), "MX"), (format!("_vmail-owner.{zone}"), "TXT")] {
+                let found = self.parts.pdns.get(zone, &name, kind).await;
+                state.stored.insert(format!("{kind} {name}"), without_times(&format!("{found:?}")));
+                if kind == "MX" && found.is_some() {
+                    state.published.push(zone.to_owned());
+                }
+            }
+        }
+        state
+    }
+
+    /// Takes the run's objects away, so that the next one does not see them.
+    pub async fn clear(self) {
+        self.stop_operator();
+        for (kind, plural) in KINDS {
+            let all = self.kind(kind, plural);
+            all.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("deleted");
+        }
+        for zone in ZONES {
+            self.parts.pdns.delete_zone(zone).await;
+        }
+    }
+}
+
+/// The namespace, and the pod as the StatefulSet and the kubelet would have it; the pod's UID, which its agent reports.
+async fn prepare(client: &kube::Client, name: &str) -> String {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = json!({ "metadata": { "name": name } });
+    namespaces.create(&PostParams::default(), &of(namespace)).await.expect("a namespace");
+    let pods: Api<KubePod> = Api::namespaced(client.clone(), name);
+    let pod = json!({
+        "metadata": { "name": "vmail-postfix-default-0" },
+        "spec": { "containers": [{ "name": "postfix", "image": "none" }] },
+    });
+    let pod: KubePod = pods.create(&PostParams::default(), &of(pod)).await.expect("a pod");
+    let status =
+        json!({ "status": { "podIP": "127.0.0.1", "podIPs": [{ "ip": "127.0.0.1" }], "phase": "Running" } });
+    let patch = Patch::Merge(status);
+    pods.patch_status("vmail-postfix-default-0", &PatchParams::default(), &patch).await.expect("a status");
+    pod.metadata.uid.expect("a UID")
+}
+
+const KINDS: [(&str, &str); 3] =
+    [("MailDomain", "maildomains"), ("Mailbox", "mailboxes"), ("MailAlias", "mailaliases")];
+
+fn plural(kind: &str) -> (&'static str, &'static str) {
+    KINDS.into_iter().find(|(known, _)| *known == kind).expect("a kind")
+}
+
+fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("an object")
+}
+
+/// What is stored in the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// By object, ConfigMap key or DNS name.
+    pub stored: BTreeMap<String, String>,
+    /// Whether each object is ready, at its present generation.
+    pub ready: BTreeMap<String, bool>,
+    /// Zones with an MX.
+    pub published: Vec<String>,
+}
+
+impl State {
+    /// Whether there are just these objects, and all are ready.
+    pub fn all_ready(&self, count: usize) -> bool {
+        self.ready.len() == count && self.ready.values().all(|ready| *ready)
+    }
+
+    /// The phase in a domain's record.
+    pub fn phase(&self, domain: &str) -> Option<&str> {
+        let record = self.stored.get(&format!("vmail-domain.{domain}/record.yaml"))?;
+        record.split("phase:").nth(1)?.split("name: ").nth(1)?.split_whitespace().next()
+    }
+}
+
+/// Times, and what is made of them.
+fn without_times(text: &str) -> String {
+    let words = text.split_inclusive([' ', '\n', ';', '"']);
+    words
+        .map(|word| {
+            let is_time = word.starts_with("at=")
+                || word.starts_with("instance=")
+                || (word.len() > 18 && word.contains('T') && word.contains(':') && word.starts_with("20"));
+            if is_time { "TIME ".to_owned() } else { word.to_owned() }
+        })
+        .collect()
+}
+
+/// A port of this machine that leads to the agent in the pod.
+async fn forward(pod: Arc<Pod>) -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let task = tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let pod = pod.clone();
+            tokio::spawn(async move {
+                let far = tokio::task::spawn_blocking(move || pod.connect(8025)).await;
+                let Ok(Ok(far)) = far else { return };
+                // A socket of the standard library blocks until it is told otherwise.
+                let far = far.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(far));
+                let Ok(mut far) = far else { return };
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (port, task)
+}
+
+/// Writes the projected volume whenever the pod is poked.
+async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf) {
+    let mut poked = String::new();
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let Ok(pod) = pods.get("vmail-postfix-default-0").await else { continue };
+        let annotations = pod.metadata.annotations.unwrap_or_default();
+        let Some(value) = annotations.get("vmail.dev/revision").filter(|value| **value != poked) else {
+            continue;
+        };
+        let mut files = BTreeMap::new();
+        let Ok(all) = maps.list(&ListParams::default()).await else { continue };
+        for map in all.items {
+            let name = map.metadata.name.unwrap_or_default();
+            if ["vmail-default-index", "vmail-default-tables"].contains(&name.as_str()) {
+                files.extend(map.data.unwrap_or_default());
+            }
+        }
+        poked.clone_from(value);
+        let volume = volume.clone();
+        let _ = tokio::task::spawn_blocking(move || mount_files(&volume, &files)).await;
+    }
+}
