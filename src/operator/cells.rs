@@ -142,7 +142,8 @@ impl Cell {
             }
             _ => {
                 self.written.push_back((rendered.index.revision, rendered.directory));
-                self.poke = Some((now.unwrap_or_else(Instant::now), FIRST_POKE));
+                // What stood there before is on its way already, or live: the agent may only not have said so yet.
+                self.poke = Some((now.unwrap_or_else(|| Instant::now() + FIRST_POKE), FIRST_POKE));
             }
         }
         while self.written.len() > REMEMBERED {

@@ -132,10 +132,12 @@ fn a_table_that_cannot_be_compiled(cluster: &Cluster) {
         cluster.exec(&["sh", "-c", &script], "").expect("the limit is set");
     };
     limit_files("4096:unlimited");
-    let mut manifests = "{apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {name: big}, spec: {domain: big.example.net}}\n".to_owned();
+    let mut manifests = String::new();
     for number in 0..40 {
         manifests.push_str(&format!("---\n{{apiVersion: vmail.dev/v1alpha1, kind: Mailbox, metadata: {{name: big{number}}}, spec: {{address: u{number}@big.example.net}}}}\n"));
     }
+    // The domain last: before that its mailboxes wait, so that no smaller table goes first.
+    manifests.push_str("---\n{apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {name: big}, spec: {domain: big.example.net}}\n");
     cluster.apply("mail", &manifests).expect("applied");
     eventually("the revision is refused", Duration::from_secs(40), || {
         let programmed = cluster.condition("mail", "maildomain/big", "Programmed")?;
