@@ -1,6 +1,9 @@
 #![allow(missing_docs)]
 //! What holds for any set of objects: generated sets, judged by the directory and by a naive reference.
 
+mod large;
 mod properties;
 mod reference;
 mod sets;
+mod tables;
+mod trial;
