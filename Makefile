@@ -20,7 +20,7 @@ done = printf '== %s: %s s\n' '$@' "$$SECONDS"
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-## The two that need nothing else, but root, Rust and Go.
+## Those that need nothing else, but root, Rust and Go.
 
 .PHONY: demo
 demo: install ## Local cluster, PowerDNS, chart and examples; a message by SMTP; leaves all running
@@ -30,6 +30,13 @@ demo: install ## Local cluster, PowerDNS, chart and examples; a message by SMTP;
 .PHONY: test
 test: install ## Every layer of the tests, against real parts
 	@tests/run
+	$(done)
+
+.PHONY: fuzz
+fuzz: install ## Generated sets of objects in large numbers, through the rules and a real Postfix; ten minutes
+	@VMAIL_CASES=20000 cargo test --locked --test directory -- --nocapture properties
+	VMAIL_OBJECTS=100000 cargo test --locked --test directory -- --nocapture --test-threads=1 large
+	VMAIL_SETS=400 cargo test --locked --test postfix -- --nocapture generated
 	$(done)
 
 ## The local cluster.

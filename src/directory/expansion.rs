@@ -9,8 +9,8 @@ use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::config::Config;
 
-/// Postfix defers a whole message, other recipients' included, when one alias expands to more
-/// (postconf(5) virtual_alias_expansion_limit).
+/// Postfix defers a whole message, other recipients' included, when an alias expands to more addresses, or over as many
+/// aliases one after the other (postconf(5) virtual_alias_expansion_limit, virtual_alias_recursion_limit; measured).
 const EXPANSION_LIMIT: usize = 1000;
 
 /// The live aliases, and what is said of those who declared them.
@@ -31,15 +31,15 @@ pub fn expand(
 ) -> Expanded {
     let hosts: BTreeSet<&str> = config.cells.values().map(|cell| cell.hostname.as_str()).collect();
     let ours = domains.keys().map(String::as_str).chain(hosts.iter().copied()).collect();
-    let mut graph = Graph { ours, mailboxes, edges: BTreeMap::new(), referrers: BTreeMap::new() };
+    let mut graph =
+        Graph { ours, mailboxes, edges: BTreeMap::new(), sizes: Sizes::new(), referrers: BTreeMap::new() };
     let mut shares = Shares::of_aliases(&config.tenancy);
     let mut verdicts = aliases.refused;
     let mut objects = Vec::new();
     for mut candidate in aliases.candidates {
         let Candidate { id, cell, spec, .. } = &candidate;
-        let added = graph.add(&spec.address, &spec.targets).and_then(|()| {
-            let taken = shares.take(&id.namespace, cell, spec.targets.len(), capacity::alias(spec));
-            taken.inspect_err(|_| graph.remove(&spec.address))
+        let added = graph.add(&spec.address, &spec.targets, || {
+            shares.take(&id.namespace, cell, spec.targets.len(), capacity::alias(spec))
         });
         match added {
             Ok(()) => objects.push(candidate),
@@ -60,15 +60,14 @@ pub fn expand(
             alias.complain(refusal, &mut unresolved);
             continue;
         }
-        let added = graph.add(&alias.address, &BTreeSet::from([alias.target.clone()])).and_then(|()| {
-            let taken = match domains.get(alias.address.domain()) {
+        let added = graph.add(&alias.address, &BTreeSet::from([alias.target.clone()]), || {
+            match domains.get(alias.address.domain()) {
                 Some(domain) if alias.address.is_catch_all() => {
                     let beside = capacity::lines_beside(&alias.address, mailboxes);
                     shares.take_room(&domain.spec.cell, capacity::catch_all(&alias.target) + beside)
                 }
                 _ => Ok(()),
-            };
-            taken.inspect_err(|_| graph.remove(&alias.address))
+            }
         });
         match added {
             Ok(()) => implied.push(alias),
@@ -190,100 +189,124 @@ enum Behind<'a> {
     Remote,
 }
 
-/// Aliases as edges. It never holds a cycle, nor a start from which more than the limit is reached.
+/// Aliases as edges. It never holds a cycle, nor an alias that leads to too much.
 struct Graph<'a> {
     /// Served domains and our own host names: an address there is either known or refused.
     ours: BTreeSet<&'a str>,
     mailboxes: &'a BTreeMap<Address, ObjectId>,
     edges: BTreeMap<Address, BTreeSet<Address>>,
-    /// Looked-up address to the aliases that have it among their targets.
+    /// How many addresses each alias leads to.
+    sizes: Sizes,
+    /// Looked-up address to the aliases that have it among their targets, the newest last.
     referrers: BTreeMap<Address, Vec<Address>>,
 }
 
+type Sizes = BTreeMap<Address, usize>;
+
 impl Graph<'_> {
-    /// Adds an alias, or says why that would hurt. Aliases are added in the order in which they win, so the
-    /// one that closes a cycle or bursts a limit was changed last, and nobody else's mail changes.
-    fn add(&mut self, address: &Address, targets: &BTreeSet<Address>) -> Result<(), Refusal> {
+    /// Adds an alias that `fits`, or says why that would hurt. Aliases are added in the order in which they win, so
+    /// the one that closes a cycle or bursts a limit was changed last, and nobody else's mail changes.
+    fn add(
+        &mut self,
+        address: &Address,
+        targets: &BTreeSet<Address>,
+        fits: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         self.edges.insert(address.clone(), targets.clone());
         for key in targets.iter().flat_map(Address::lookup_order) {
             self.referrers.entry(key).or_default().push(address.clone());
         }
-        let refusal = match self.size(address, address) {
-            Err(()) => Some(Refusal::new(
-                Reason::AliasLoop,
-                format!(
-                    "mail for {address} would come back to {address} through its targets; remove the target that leads back"
-                ),
-            )),
-            Ok(size) if size > EXPANSION_LIMIT => Some(Refusal::new(
-                Reason::AliasTooLarge,
-                format!(
-                    "{address} leads to more than {EXPANSION_LIMIT} addresses, at which Postfix defers the whole message; use a mailing list program, or fewer targets"
-                ),
-            )),
-            Ok(_) => self.burst_by(address),
-        };
-        match refusal {
-            None => Ok(()),
-            Some(refusal) => {
-                self.remove(address);
+        match self.sizes_with(address).and_then(|sizes| fits().map(|()| sizes)) {
+            Ok(sizes) => {
+                self.sizes.extend(sizes);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.edges.remove(address);
+                for key in targets.iter().flat_map(Address::lookup_order) {
+                    self.referrers.get_mut(&key).and_then(Vec::pop);
+                }
                 Err(refusal)
             }
         }
     }
 
-    /// Takes an alias out again.
-    fn remove(&mut self, address: &Address) {
-        for key in self.edges.remove(address).iter().flatten().flat_map(Address::lookup_order) {
-            if let Some(referrers) = self.referrers.get_mut(&key) {
-                referrers.retain(|referrer| referrer != address);
-            }
-        }
-    }
-
-    /// Whether an alias that leads to this one and was left alone for longer would become too large through it.
-    fn burst_by(&self, address: &Address) -> Option<Refusal> {
-        let mut seen = BTreeSet::from([address]);
+    /// What the sizes of an alias and of those that lead to it become, or why it cannot be there.
+    fn sizes_with(&self, address: &Address) -> Result<Sizes, Refusal> {
+        let mut changed = BTreeSet::from([address]);
         let mut open = vec![address];
         while let Some(next) = open.pop() {
             for referrer in self.referrers.get(next).into_iter().flatten() {
-                if seen.insert(referrer) {
-                    open.push(referrer);
-                    if !self.size(referrer, referrer).is_ok_and(|size| size <= EXPANSION_LIMIT) {
-                        return Some(Refusal::new(
-                            Reason::AliasTooLarge,
-                            format!(
-                                "another alias that leads to {address} would lead to more than {EXPANSION_LIMIT} addresses with it, at which Postfix defers the whole message; use fewer targets"
-                            ),
-                        ));
-                    }
+                let known = changed.contains(referrer);
+                if (known && referrer != address) || !self.leads_to(referrer, next) {
+                    continue;
                 }
+                if known {
+                    let message = format!(
+                        "mail for {address} would come back to {address} through its targets; remove the target that leads back"
+                    );
+                    return Err(Refusal::new(Reason::AliasLoop, message));
+                }
+                changed.insert(referrer);
+                open.push(referrer);
             }
         }
-        None
+        let mut sizes = Sizes::new();
+        let too_large = |message| Refusal::new(Reason::AliasTooLarge, message);
+        self.count(address, &changed, &mut sizes).ok_or_else(|| {
+            too_large(format!(
+                "{address} leads to {EXPANSION_LIMIT} addresses or more, at which Postfix defers the whole message; use a mailing list program, or fewer targets"
+            ))
+        })?;
+        // Those that were left alone for longer must not become too large through this one.
+        for referrer in &changed {
+            self.count(referrer, &changed, &mut sizes).ok_or_else(|| {
+                too_large(format!(
+                    "another alias that leads to {address} would lead to {EXPANSION_LIMIT} addresses or more with it, at which Postfix defers the whole message; use fewer targets"
+                ))
+            })?;
+        }
+        Ok(sizes)
     }
 
-    /// How many addresses an alias leads to, counted up to one above the limit, or `Err` when it leads
-    /// back to `start`.
-    fn size(&self, start: &Address, from: &Address) -> Result<usize, ()> {
-        let mut count = 0;
-        let mut open = vec![from];
-        while let Some(address) = open.pop() {
-            let Some(targets) = self.edges.get(address) else { continue };
-            for target in targets {
-                count += 1;
-                if let Some(next) = self.alias_behind(target).filter(|_| !self.is_copy(address, target)) {
-                    if next == start {
-                        return Err(());
-                    }
-                    open.push(next);
-                }
-            }
-            if count > EXPANSION_LIMIT {
-                break;
+    /// How many addresses an alias leads to, or `None` where these are too many. Counts anew, into `sizes`, those that
+    /// are `changed`. Recursion is bounded by [`EXPANSION_LIMIT`], since there are no cycles.
+    fn count(&self, address: &Address, changed: &BTreeSet<&Address>, sizes: &mut Sizes) -> Option<usize> {
+        if let Some(size) = sizes.get(address) {
+            return Some(*size);
+        }
+        if !changed.contains(address) {
+            return self.sizes.get(address).copied();
+        }
+        let mut size = 0;
+        for target in &self.edges[address] {
+            size += 1;
+            if let Some(next) = self.next(address, target) {
+                let expanded = self.count(next, changed, sizes)?;
+                size += if next == target { expanded } else { self.with_tag(next, expanded) };
             }
         }
-        Ok(count)
+        // Whoever writes to it may add a tag.
+        if self.with_tag(address, size) >= EXPANSION_LIMIT {
+            return None;
+        }
+        sizes.insert(address.clone(), size);
+        Some(size)
+    }
+
+    /// What an alias of this size is asked with a `+tag`: where a copy is kept, Postfix finds the address itself among
+    /// the targets and expands it once more (measured).
+    fn with_tag(&self, address: &Address, size: usize) -> usize {
+        if self.edges[address].contains(address) { 2 * size } else { size }
+    }
+
+    fn leads_to(&self, address: &Address, next: &Address) -> bool {
+        self.edges[address].iter().any(|target| self.next(address, target) == Some(next))
+    }
+
+    /// The alias that a target of an alias leads to; none where it ends.
+    fn next(&self, address: &Address, target: &Address) -> Option<&Address> {
+        self.alias_behind(target).filter(|_| !self.is_copy(address, target))
     }
 
     /// Whether an address has a Mailbox or an alias of its own, and not only a catch-all.

@@ -363,6 +363,24 @@ fn an_expansion_stays_below_the_limit_of_postfix() {
     assert_eq!(refused.collect::<Vec<_>>(), [20]);
 }
 
+/// Postfix expands it once more for an address with a tag.
+#[test]
+fn a_copy_counts_twice() {
+    let targets: Vec<String> = (0..99).map(|n| format!("u{n}@remote.example")).collect();
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    let mut set = Set::default().domain("a/0", ORG).mailbox("a/1", "copy@example.org");
+    for list in 0..6 {
+        set = set.alias(&format!("a/{}", 10 + list), &format!("l{list}@example.org"), &targets);
+    }
+    let lists: Vec<String> = (0..6).map(|list| format!("l{list}@example.org")).collect();
+    let lists: Vec<&str> = lists.iter().map(String::as_str).chain(["copy@example.org"]).collect();
+    let directory =
+        set.alias("a/20", "all@example.org", &lists[..6]).alias("a/21", "copy@example.org", &lists);
+    let directory = directory.compute();
+    assert_eq!(reason(&directory.alias_verdicts, "a/20"), None);
+    assert_eq!(reason(&directory.alias_verdicts, "a/21"), Some(Reason::AliasTooLarge));
+}
+
 #[test]
 fn targets_with_nobody_behind_are_left_out() {
     let directory = Set::default()

@@ -226,6 +226,9 @@ const SETTINGS: Settings = &[
                 "check_recipient_access cdb:$config_directory/tables/check_recipient_access",
             ),
             ("smtpd_reject_unlisted_recipient", "yes"),
+            // Else double-bounce@myhostname skips all restrictions (smtpd(8)), and its mail is bounced to whoever the
+            // sender is said to be.
+            ("address_verify_sender", "<>"),
             ("smtpd_delay_reject", "yes"),
             ("unknown_virtual_mailbox_reject_code", "550"),
             ("unknown_virtual_alias_reject_code", "550"),

@@ -9,11 +9,12 @@ use vmail_operator::api::address::Address;
 use vmail_operator::api::conditions::Reason;
 use vmail_operator::directory::trace::Trace;
 use vmail_operator::directory::{AliasSpec, Directory, Object, ObjectId, Objects, Refusal, Rules, Verdict};
-use vmail_operator::postfix::tables::tables;
 use vmail_operator::records::Record;
 
 use crate::reference::{End, Reference};
 use crate::sets::{HOST, config, probes, sets};
+use crate::tables::Tables;
+use crate::trial::{cases, holds};
 
 fn rules() -> Rules<'static> {
     static RECORDS: BTreeMap<String, Record> = BTreeMap::new();
@@ -24,76 +25,20 @@ fn directory(objects: &Objects) -> Directory {
     Directory::compute(objects, rules())
 }
 
+/// A property of any sets; `VMAIL_CASES` says how often it is tried.
+fn over<const N: usize>(property: impl Fn([Objects; N]) -> Result<(), TestCaseError>) {
+    let sets = std::array::from_fn::<_, N, _>(|_| sets());
+    holds(cases("VMAIL_CASES", 2000), sets, property);
+}
+
 fn accepted(verdicts: &BTreeMap<ObjectId, Verdict>) -> BTreeSet<ObjectId> {
     verdicts.iter().filter(|(_, verdict)| verdict.accepted.is_ok()).map(|(id, _)| id.clone()).collect()
 }
 
-/// The tables as Postfix reads them.
-struct Tables(BTreeMap<String, BTreeMap<String, String>>);
-
-impl Tables {
-    fn of(directory: &Directory) -> Self {
-        let files = tables(directory, "default", HOST, |_| true, &BTreeSet::new());
-        let entries = |text: &String| {
-            text.lines()
-                .map(|line| line.split_once(' ').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap())
-                .collect()
-        };
-        Self(files.iter().map(|(name, text)| (name.clone(), entries(text))).collect())
-    }
-
-    fn has(&self, table: &str, key: &str) -> bool {
-        self.0[table].contains_key(key)
-    }
-
-    fn is_ours(&self, domain: &str) -> bool {
-        self.has("virtual_mailbox_domains", domain) || self.has("virtual_alias_domains", domain)
-    }
-
-    /// cleanup(8) and virtual(8): aliases to the end, then mailboxes. `None` bounces.
-    fn ends(&self, address: &str, depth: usize) -> BTreeSet<Option<End>> {
-        assert!(depth < 1000, "{address} leads in a circle");
-        let (local, domain) = address.rsplit_once('@').unwrap();
-        let local = local.to_lowercase();
-        let base = local.split_once('+').map_or(local.as_str(), |(base, _)| base);
-        let keys = [format!("{local}@{domain}"), format!("{base}@{domain}"), format!("@{domain}")];
-        let maps = &self.0["virtual_alias_maps"];
-        if let Some(targets) = keys.iter().find_map(|key| maps.get(key)) {
-            let same = format!("{local}@{domain}");
-            return targets
-                .split(", ")
-                .flat_map(|target| match target == same {
-                    true => self.deliver(target),
-                    false => self.ends(target, depth + 1),
-                })
-                .collect();
-        }
-        self.deliver(address)
-    }
-
-    fn deliver(&self, address: &str) -> BTreeSet<Option<End>> {
-        let (local, domain) = address.rsplit_once('@').unwrap();
-        if !self.is_ours(domain) {
-            return BTreeSet::from([Some(End::Remote(address.to_owned()))]);
-        }
-        let local = local.to_lowercase();
-        let base = local.split_once('+').map_or(local.as_str(), |(base, _)| base);
-        let maps = &self.0["virtual_mailbox_maps"];
-        let found = [&local, base].map(|local| format!("{local}@{domain}"));
-        let mailbox = found.into_iter().find(|key| maps.contains_key(key));
-        BTreeSet::from([mailbox.filter(|_| self.has("virtual_mailbox_domains", domain)).map(End::Maildir)])
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: std::env::var("VMAIL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000),
-        ..ProptestConfig::default()
-    })]
-
-    /// Who is accepted, and where mail for any address ends.
-    #[test]
-    fn the_directory_agrees_with_the_naive_reference(objects in sets()) {
+/// Who is accepted, and where mail for any address ends.
+#[test]
+fn the_directory_agrees_with_the_naive_reference() {
+    over(|[objects]| {
         let directory = directory(&objects);
         let reference = Reference::of(&objects);
         prop_assert_eq!(accepted(&directory.domain_verdicts), reference.domains());
@@ -107,7 +52,12 @@ proptest! {
             if accepts {
                 let ends = tables.ends(&address.to_string(), 0);
                 prop_assert!(!ends.contains(&None), "mail for {} bounces: {:?}", address, ends);
-                prop_assert_eq!(ends.into_iter().flatten().collect::<BTreeSet<_>>(), expected.clone(), "{}", address);
+                prop_assert_eq!(
+                    ends.into_iter().flatten().collect::<BTreeSet<_>>(),
+                    expected.clone(),
+                    "{}",
+                    address
+                );
             }
             let trace = Trace::new(&address, &directory, &objects, rules());
             prop_assert_eq!(trace.accepted, accepts);
@@ -120,22 +70,28 @@ proptest! {
                 prop_assert_eq!(traced.collect::<BTreeSet<_>>(), expected, "{}", trace);
             }
         }
-    }
+        Ok(())
+    });
+}
 
-    /// Every object has a verdict, and the same set always gives the same bytes.
-    #[test]
-    fn every_object_has_a_verdict_and_every_set_its_bytes(objects in sets()) {
+/// Every object has a verdict, and the same set always gives the same bytes.
+#[test]
+fn every_object_has_a_verdict_and_every_set_its_bytes() {
+    over(|[objects]| {
         let directory = directory(&objects);
         prop_assert!(objects.domains.keys().eq(directory.domain_verdicts.keys()));
         prop_assert!(objects.mailboxes.keys().eq(directory.mailbox_verdicts.keys()));
         prop_assert!(objects.aliases.keys().eq(directory.alias_verdicts.keys()));
-        prop_assert_eq!(Tables::of(&directory).0, Tables::of(&self::directory(&objects)).0);
+        prop_assert_eq!(Tables::of(&directory), Tables::of(&self::directory(&objects)));
         prop_assert_eq!(&directory, &self::directory(&objects));
-    }
+        Ok(())
+    });
+}
 
-    /// A refused object that came last harms only itself: without it, everything else is the same.
-    #[test]
-    fn a_refused_newcomer_harms_only_itself(objects in sets(), newcomers in sets()) {
+/// A refused object that came last harms only itself: without it, everything else is the same.
+#[test]
+fn a_refused_newcomer_harms_only_itself() {
+    over(|[objects, newcomers]| {
         let before = directory(&objects);
         for (id, object) in newcomers.aliases {
             let mut with = objects.clone();
@@ -155,18 +111,22 @@ proptest! {
             with.domains.insert(id.clone(), changed_last(object));
             same_but_for(&before, &directory(&with), |after| after.domain_verdicts.remove(&id))?;
         }
-    }
+        Ok(())
+    });
+}
 
-    /// An alias that is edited into a loop takes nobody with it: who is accepted without it still is.
-    #[test]
-    fn a_bad_edit_harms_only_its_object(objects in sets(), edits in sets()) {
+/// An alias that is edited into a loop takes nobody with it: who is accepted without it still is.
+#[test]
+fn a_bad_edit_harms_only_its_object() {
+    over(|[objects, edits]| {
         for (id, edit) in edits.aliases {
             let (Some(before), Ok(edit)) = (objects.aliases.get(&id), edit.spec) else { continue };
             let Ok(spec) = &before.spec else { continue };
             let spec = Ok(AliasSpec { address: spec.address.clone(), targets: edit.targets });
             let created = before.created;
             let mut with = objects.clone();
-            with.aliases.insert(id.clone(), Object { created, ..changed_last(Object { spec, ..before.clone() }) });
+            with.aliases
+                .insert(id.clone(), Object { created, ..changed_last(Object { spec, ..before.clone() }) });
             let mut without = objects.clone();
             without.aliases.remove(&id);
             let after = directory(&with);
@@ -175,11 +135,17 @@ proptest! {
                 for other in accepted(&directory(&without).alias_verdicts) {
                     // Its address stays its own.
                     let told = reason(&after.alias_verdicts[&other].accepted);
-                    prop_assert!(told.is_none_or(|reason| reason == Reason::AddressConflict), "{}: {:?}", other, told);
+                    prop_assert!(
+                        told.is_none_or(|reason| reason == Reason::AddressConflict),
+                        "{}: {:?}",
+                        other,
+                        told
+                    );
                 }
             }
         }
-    }
+        Ok(())
+    });
 }
 
 const LATE: i64 = 1000;

@@ -8,6 +8,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
@@ -253,6 +254,26 @@ pub fn wait<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     try_wait(look).unwrap_or_else(|| panic!("waited in vain for {what}"))
 }
 
+/// Does one thing, and another again and again in a thread of its own meanwhile.
+pub fn meanwhile<T>(mut again: impl FnMut() + Send, once: impl FnOnce() -> T) -> T {
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                again();
+            }
+        });
+        let _over = Over(&over);
+        once()
+    })
+}
+
 fn try_wait<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -291,7 +312,8 @@ impl Smtp {
     }
 
     pub fn ask(&mut self, command: &str) -> String {
-        write!(self.stream.get_mut(), "{command}\r\n").unwrap();
+        // In one piece: the second would wait for the acknowledgement of the first.
+        self.stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).unwrap();
         self.reply()
     }
 
@@ -303,14 +325,15 @@ impl Smtp {
         self.ask(&format!("RCPT TO:<{address}>"))
     }
 
-    /// Sends one small message.
-    pub fn send(mut self, address: &str, subject: &str) {
+    /// Sends one small message, and gives its queue id.
+    pub fn send(mut self, address: &str, subject: &str) -> String {
         let reply = self.rcpt(address);
         assert!(reply.starts_with("250"), "{address}: {reply}");
         assert!(self.ask("DATA").starts_with("354"));
         let reply = self.ask(&format!("Subject: {subject}\r\n\r\nhello\r\n."));
-        assert!(reply.starts_with("250"), "{reply}");
+        assert!(reply.starts_with("250"), "{address}: {reply}");
         self.ask("QUIT");
+        reply.rsplit(' ').next().unwrap_or_default().to_owned()
     }
 }
 

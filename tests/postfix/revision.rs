@@ -1,12 +1,14 @@
 //! What a test wants served, and how kubelet would bring it into the pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use vmail_operator::directory::Directory;
 use vmail_operator::postfix::main_cf::{MainCf, TABLES, main_cf, master_cf};
+use vmail_operator::postfix::tables::tables;
 use vmail_operator::revision::{INDEX_FILE, Index};
 
 /// Name of the server in all tests.
@@ -28,6 +30,14 @@ impl Wanted {
         files.insert("domains".into(), String::new());
         let wanted = Self { files };
         wanted.line("virtual_alias_domains", &format!("{HOST} OK"))
+    }
+
+    /// What the operator makes of a directory, once its domains are recorded and without addresses that vanished.
+    pub fn of(directory: &Directory, hostname: &str) -> Self {
+        let mut files = tables(directory, "default", hostname, |_| true, &BTreeSet::new());
+        files.insert("main.cf".into(), main_cf(&MainCf::new(hostname)).unwrap());
+        files.insert("master.cf".into(), master_cf());
+        Self { files }
     }
 
     /// A domain with one mailbox, `you@`, that gets role mail too.

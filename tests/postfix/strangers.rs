@@ -24,6 +24,7 @@ fn nothing_relays() {
         "you@localhost",
         "root@localhost",
         &format!("you@{HOST}"),
+        &format!("double-bounce@{HOST}"),
         "root",
         "nobody",
         "you@sub.example.org",
