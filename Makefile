@@ -39,6 +39,11 @@ fuzz: install ## Generated sets of objects in large numbers, through the rules a
 	VMAIL_SETS=400 cargo test --locked --test postfix -- --nocapture generated
 	$(done)
 
+.PHONY: faults
+faults: install ## Crash the operator at every write of every scenario; twenty minutes
+	@VMAIL_FAULTS=all cargo test --locked --test faults -- --nocapture
+	$(done)
+
 ## The local cluster.
 
 .PHONY: install

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,8 @@ pub struct World<'a> {
     operator: Arc<Mutex<Option<Child>>>,
     /// How often the operator was killed by a proxy.
     pub killed: Arc<Mutex<usize>>,
+    /// How often it was started again after that.
+    restarted: AtomicUsize,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -141,6 +144,7 @@ impl<'a> World<'a> {
             tally,
             operator,
             killed,
+            restarted: AtomicUsize::new(0),
             tasks: vec![killer, forwarder],
         };
         let kubelet = kubelet(world.namespaced(), world.namespaced(), world.pod.volumes.revision());
@@ -230,12 +234,10 @@ impl<'a> World<'a> {
     /// started again.
     pub async fn settle(&self, what: &str, done: impl Fn(&State) -> bool) -> State {
         let deadline = Instant::now() + PATIENCE;
-        let mut restarted = *self.killed.lock().expect("not poisoned");
         let (mut last, mut since) = (0, Instant::now());
         loop {
             let killed = *self.killed.lock().expect("not poisoned");
-            if killed > restarted {
-                restarted = killed;
+            if self.restarted.swap(killed, Ordering::Relaxed) < killed {
                 self.tally.lock().expect("not poisoned").arm(None);
                 self.start_operator().await;
             }
