@@ -39,6 +39,7 @@ use super::conditions::unseen;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("self.roleAddresses.all(local, size(local) + size(self.domain) < 254)", "a role address with the domain may have 254 characters: shorten it in spec.roleAddresses"))]
 pub struct MailDomainSpec {
     /// The domain: lower case, at least two labels, international names as A-labels (xn--…).
     #[schemars(length(min = 3, max = 239))]

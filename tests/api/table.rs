@@ -14,6 +14,11 @@ pub fn table() -> Vec<(&'static str, Value, &'static str)> {
     }
     rows.push(("MailDomain", domain(&format!("{0}.{0}.{0}.{1}.org", "a".repeat(63), "b".repeat(43))), ""));
     rows.push(("MailDomain", domain(&format!("{0}.{0}.{0}.{1}.org", "a".repeat(63), "b".repeat(44))), "239"));
+    let long = format!("{0}.{0}.{1}.org", "a".repeat(63), "b".repeat(61));
+    for (role, sentence) in [(60, ""), (61, "may have 254 characters")] {
+        let spec = json!({ "domain": long, "roleAddresses": ["abuse", "r".repeat(role)] });
+        rows.push(("MailDomain", spec, sentence));
+    }
     rows.push(("MailDomain", domain("Example.ORG"), "lower case"));
     for bad in [
         "example",
