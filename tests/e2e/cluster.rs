@@ -122,6 +122,18 @@ impl Cluster {
         answer.expect("the name server answers").trim().to_owned()
     }
 
+    /// Replaces or deletes an MX with TTL 300 past the operator.
+    pub fn change_mx(&self, change: &str, zone: &str, name: &str, content: &str) {
+        let key = std::fs::read_to_string(self.env("PDNS_API_KEY_FILE")).expect("the key");
+        let key = format!("X-API-Key: {}", key.trim());
+        let body = format!(
+            "{{\"rrsets\":[{{\"name\":\"{name}.\",\"type\":\"MX\",\"ttl\":300,\"changetype\":\"{change}\",\"records\":[{{\"content\":\"{content}\",\"disabled\":false}}]}}]}}"
+        );
+        let url = format!("{}/api/v1/servers/localhost/zones/{zone}.", self.env("PDNS_URL"));
+        self.exec(&["curl", "-sSf", "-X", "PATCH", "-H", &key, "-d", &body, &url], "")
+            .expect("PowerDNS takes it");
+    }
+
     /// Where the world sends mail to.
     pub fn smtp(&self) -> Result<Session, String> {
         let pid = self.env("NSENTER").split_whitespace().nth(2).expect("nsenter -t PID");

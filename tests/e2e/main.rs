@@ -3,6 +3,7 @@
 
 mod cluster;
 mod smtp;
+mod tutorial;
 
 use std::time::{Duration, Instant};
 
@@ -294,30 +295,10 @@ fn later_mailbox(cluster: &Cluster) {
 
 /// An MX that somebody else wrote is quoted and not touched.
 fn foreign_record(cluster: &Cluster) {
-    let key = std::fs::read_to_string(cluster.env("PDNS_API_KEY_FILE")).expect("the key");
-    let rrset = |change: &str| {
-        let body = format!(
-            "{{\"rrsets\":[{{\"name\":\"taken.example.net.\",\"type\":\"MX\",\"ttl\":300,\"changetype\":\"{change}\",\"records\":[{{\"content\":\"5 other.example.com.\",\"disabled\":false}}]}}]}}"
-        );
-        let url = format!("{}/api/v1/servers/localhost/zones/example.net.", cluster.env("PDNS_URL"));
-        cluster
-            .exec(
-                &[
-                    "curl",
-                    "-sSf",
-                    "-X",
-                    "PATCH",
-                    "-H",
-                    &format!("X-API-Key: {}", key.trim()),
-                    "-d",
-                    &body,
-                    &url,
-                ],
-                "",
-            )
-            .expect("PowerDNS takes it");
+    let foreign = |change: &str| {
+        cluster.change_mx(change, "example.net", "taken.example.net", "5 other.example.com.");
     };
-    rrset("REPLACE");
+    foreign("REPLACE");
     cluster.apply("mail", "{apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {name: taken}, spec: {domain: taken.example.net}}").expect("applied");
     eventually("the conflict is told", Duration::from_secs(30), || {
         let published = cluster.condition("mail", "maildomain/taken", "Published")?;
@@ -327,7 +308,7 @@ fn foreign_record(cluster: &Cluster) {
     });
     assert_eq!(cluster.dig_mx("taken.example.net"), "5 other.example.com.");
     // It goes away, and ours comes: nobody has to touch the MailDomain.
-    rrset("DELETE");
+    foreign("DELETE");
     cluster.wait_ready("mail", "maildomain/taken");
     eventually("its Events tell the story", Duration::from_secs(10), || {
         let line = "jsonpath={range .items[*]}{.type} {.reason},{end}";
