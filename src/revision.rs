@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The newest format of [`Index`] that this version writes and understands.
-pub const FORMAT: u32 = 1;
+/// The newest format of [`Index`] that this version writes and understands: 2 has shards. Without shards, 1 is written,
+/// which older agents understand.
+pub const FORMAT: u32 = 2;
 
 /// The file name of the index in the mounted volume, and its key in the index ConfigMap.
 pub const INDEX_FILE: &str = "index.json";
@@ -33,24 +34,29 @@ pub struct Index {
     /// File name to [`content_hash`]. `main.cf`, `master.cf`, [`DOMAINS_FILE`], and for each lookup
     /// table a file named after the Postfix parameter that refers to it.
     pub files: BTreeMap<String, String>,
+    /// Shard to the [`content_hash`] of its uncompressed content, where the tables and [`DOMAINS_FILE`] come in shards
+    /// (`postfix::shards`). They are not among `files` then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shards: BTreeMap<String, String>,
 }
 
 impl Index {
-    /// The index of these files (name to content). The revision follows from everything else.
-    pub fn new(cell: &str, files: &BTreeMap<String, String>) -> Self {
+    /// The index of these files (name to content) and shards (name to hash). The revision follows from everything else.
+    pub fn new(cell: &str, files: &BTreeMap<String, String>, shards: BTreeMap<String, String>) -> Self {
         let files: BTreeMap<_, _> =
             files.iter().map(|(name, content)| (name.clone(), content_hash(content))).collect();
-        let mut all = format!("{FORMAT}\n{cell}\n");
-        for (name, hash) in &files {
+        let format = if shards.is_empty() { 1 } else { FORMAT };
+        let mut all = format!("{format}\n{cell}\n");
+        for (name, hash) in files.iter().chain(&shards) {
             all.push_str(&format!("{name} {hash}\n"));
         }
-        Self { format: FORMAT, cell: cell.to_owned(), revision: content_hash(&all), files }
+        Self { format, cell: cell.to_owned(), revision: content_hash(&all), files, shards }
     }
 }
 
 /// SHA-256 of a file's content, the first 128 bits in hex.
-pub fn content_hash(content: &str) -> String {
-    Sha256::digest(content.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+pub fn content_hash(content: impl AsRef<[u8]>) -> String {
+    Sha256::digest(content)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One line of [`DOMAINS_FILE`]: `domain hash state`, separated by one space.
@@ -135,7 +141,7 @@ pub const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(25);
 impl Report {
     /// Changes when anything in the report changes.
     pub fn etag(&self) -> String {
-        content_hash(&serde_json::to_string(self).unwrap_or_default())
+        content_hash(serde_json::to_string(self).unwrap_or_default())
     }
 }
 

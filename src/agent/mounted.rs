@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::tables;
+use crate::postfix::shards;
 use crate::revision::{DOMAINS_FILE, DomainLine, FORMAT, INDEX_FILE, Index, content_hash};
 
 /// More than any index or file of a revision may have; a ConfigMap has less than 1 MiB, a decompressed
@@ -25,6 +26,8 @@ pub struct Revision {
     pub files: BTreeMap<String, String>,
     /// The lines of [`DOMAINS_FILE`].
     pub domains: Vec<DomainLine>,
+    /// Compressed shards as they came, if the tables came in shards.
+    pub shards: BTreeMap<String, Vec<u8>>,
 }
 
 impl Revision {
@@ -93,16 +96,30 @@ pub fn read(directory: &Path, text: &str) -> Result<Revision, ReadError> {
     }
     let index: Index =
         serde_json::from_str(text).map_err(|error| incomplete(format!("{INDEX_FILE}: {error}")))?;
-    let mut files = BTreeMap::new();
-    for (name, hash) in &index.files {
-        if !is_plain_name(name) {
-            let message = format!("{INDEX_FILE} lists `{name}`, which is no plain file name");
-            return Err(ReadError::Unusable { revision: index.revision.clone(), message });
+    if let Some(name) = index.files.keys().chain(index.shards.keys()).find(|name| !is_plain_name(name)) {
+        let message = format!("{INDEX_FILE} lists `{name}`, which is no plain file name");
+        return Err(ReadError::Unusable { revision: index.revision.clone(), message });
+    }
+    let differs = |name: &str| incomplete(format!("{name} has another content than {INDEX_FILE} says"));
+    let mut shards = BTreeMap::new();
+    let mut parts = Vec::new();
+    for (name, hash) in &index.shards {
+        let bytes =
+            read_bytes(&directory.join(name)).map_err(|error| incomplete(format!("{name}: {error}")))?;
+        // Half a shard cannot be unpacked.
+        let (found, tables) = shards::unpack(&bytes).map_err(|_| differs(name))?;
+        if found != *hash {
+            return Err(differs(name));
         }
+        shards.insert(name.clone(), bytes);
+        parts.push(tables);
+    }
+    let mut files = shards::join(parts);
+    for (name, hash) in &index.files {
         let content =
             read_file(&directory.join(name)).map_err(|error| incomplete(format!("{name}: {error}")))?;
         if content_hash(&content) != *hash {
-            return Err(incomplete(format!("{name} has another content than {INDEX_FILE} says")));
+            return Err(differs(name));
         }
         files.insert(name.clone(), content);
     }
@@ -114,7 +131,7 @@ pub fn read(directory: &Path, text: &str) -> Result<Revision, ReadError> {
     }
     let domains = files[DOMAINS_FILE].lines().map(str::parse).collect::<Result<_, _>>();
     let domains = domains.map_err(|error| unusable(format!("{DOMAINS_FILE}: {error}")))?;
-    Ok(Revision { index, files, domains })
+    Ok(Revision { index, files, domains, shards })
 }
 
 /// Names that cannot lead out of a directory.
@@ -124,10 +141,14 @@ fn is_plain_name(name: &str) -> bool {
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(io::Error::other)
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     if std::fs::metadata(path)?.len() > LARGEST_FILE {
         return Err(io::Error::other("too large"));
     }
-    std::fs::read_to_string(path)
+    std::fs::read(path)
 }
 
 #[cfg(test)]
@@ -158,7 +179,7 @@ mod tests {
     fn a_complete_revision_is_read() {
         let mut files = files();
         files.insert("domains".into(), "a.b 1 serving\n".into());
-        let directory = written(&files, &Index::new("default", &files));
+        let directory = written(&files, &Index::new("default", &files, BTreeMap::new()));
         let revision = read_back(directory.path()).unwrap();
         assert_eq!(revision.files, files);
         assert_eq!(revision.domains[0].domain, "a.b");
@@ -169,7 +190,7 @@ mod tests {
         let files = files();
         let mut newer = files.clone();
         newer.insert("domains".into(), "a.b 1 serving\n".into());
-        let directory = written(&files, &Index::new("default", &newer));
+        let directory = written(&files, &Index::new("default", &newer, BTreeMap::new()));
         let error = read_back(directory.path()).unwrap_err();
         assert!(matches!(&error, ReadError::Incomplete(m) if m.starts_with("domains ")), "{error}");
     }
@@ -177,7 +198,7 @@ mod tests {
     #[test]
     fn a_missing_file_or_half_an_index_is_incomplete() {
         let files = files();
-        let directory = written(&files, &Index::new("default", &files));
+        let directory = written(&files, &Index::new("default", &files, BTreeMap::new()));
         std::fs::remove_file(directory.path().join("main.cf")).unwrap();
         assert!(matches!(read_back(directory.path()), Err(ReadError::Incomplete(_))));
         std::fs::write(directory.path().join(INDEX_FILE), "{\"format\":1,").unwrap();
@@ -188,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_named_even_when_its_index_has_another_form() {
-        let directory = written(&files(), &Index::new("default", &files()));
+        let directory = written(&files(), &Index::new("default", &files(), BTreeMap::new()));
         let text = format!("{{\"format\":{},\"revision\":\"r\",\"files\":[]}}", FORMAT + 1);
         let error = read(directory.path(), &text).unwrap_err();
         assert_eq!(error, ReadError::Format { revision: "r".into(), format: FORMAT + 1 });

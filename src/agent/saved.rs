@@ -42,11 +42,14 @@ impl Saved {
             fs::remove_dir_all(&target)?;
         }
         fs::create_dir(&target)?;
-        for (name, content) in &revision.files {
-            write_through(&target.join(name), content)?;
+        for name in revision.index.files.keys() {
+            write_through(&target.join(name), revision.file(name).as_bytes())?;
+        }
+        for (name, bytes) in &revision.shards {
+            write_through(&target.join(name), bytes)?;
         }
         let index = serde_json::to_string(&revision.index).map_err(io::Error::other)?;
-        write_through(&target.join(INDEX_FILE), &index)?;
+        write_through(&target.join(INDEX_FILE), index.as_bytes())?;
         File::open(&target)?.sync_all()?;
         let link = self.directory.join("next");
         let _ = fs::remove_file(&link);
@@ -56,9 +59,9 @@ impl Saved {
     }
 }
 
-fn write_through(path: &Path, content: &str) -> io::Result<()> {
+fn write_through(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(content.as_bytes())?;
+    file.write_all(content)?;
     file.sync_all()
 }
 
@@ -73,7 +76,8 @@ mod tests {
         let mut files: BTreeMap<String, String> =
             ["main.cf", "master.cf", "domains"].map(|name| (name.to_string(), String::new())).into();
         files.insert("main.cf".into(), text.into());
-        Revision { index: Index::new("default", &files), files, domains: Vec::new() }
+        let index = Index::new("default", &files, BTreeMap::new());
+        Revision { index, files, domains: Vec::new(), shards: BTreeMap::new() }
     }
 
     #[test]

@@ -10,8 +10,7 @@ use clap::{Args, ValueHint};
 use super::{Input, UNREADABLE, complain};
 use crate::operator::objects::revision_config_maps;
 use crate::postfix::main_cf::TABLES;
-use crate::postfix::revision_files;
-use crate::revision::Index;
+use crate::postfix::{revision_files, shards};
 
 const TABLES_DIRECTORY: &str = "tables";
 const CONFIG_MAPS: &str = "configmaps.yaml";
@@ -75,8 +74,8 @@ fn attempt(options: &RenderOptions) -> Result<ExitCode, String> {
     let files =
         revision_files(&judged.directory, cell, hostname, &config.postfix, |_| true, &BTreeSet::new());
     let mut files = files.map_err(|error| error.to_string())?;
-    let index = Index::new(cell, &files);
-    let maps = revision_config_maps(&config.name, cell, &index, &files).map_err(|error| error.to_string())?;
+    let packed = shards::pack(cell, files.clone(), false, None)?;
+    let maps = revision_config_maps(&config.name, cell, &packed).map_err(|error| error.to_string())?;
     let maps = maps.iter().map(|map| serde_yaml::to_string(map).map(|text| format!("---\n{text}")));
     let maps = maps.collect::<Result<String, _>>().map_err(|error| error.to_string())?;
 

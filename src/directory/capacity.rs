@@ -1,7 +1,9 @@
 //! What is shared out: the room in the tables of each cell, and the quota of each namespace.
 //!
-//! One ConfigMap holds 1 MiB (Kubernetes documentation, ConfigMaps). It is shared out between the kinds, so that nobody's
-//! mailing list keeps somebody else's mailbox out. What is refused takes nothing: it changes nobody else's verdict.
+//! The shards of a cell hold 48 MiB of table text, 768 KiB each on average; a ConfigMap holds 1 MiB (Kubernetes
+//! documentation, ConfigMaps), so that not even text that cannot be compressed is too much. The room is shared out between
+//! the kinds, so that nobody's mailing list keeps somebody else's mailbox out. What is refused takes nothing: it changes
+//! nobody else's verdict.
 
 use std::collections::BTreeMap;
 
@@ -25,17 +27,17 @@ pub struct Shares<'a> {
 impl<'a> Shares<'a> {
     /// For MailDomains, with their role addresses.
     pub fn of_domains(tenancy: &'a Tenancy) -> Self {
-        Self::new("domains", 300 * 1024, tenancy, |quota| quota.domains)
+        Self::new("domains", 8 << 20, tenancy, |quota| quota.domains)
     }
 
     /// For Mailboxes.
     pub fn of_mailboxes(tenancy: &'a Tenancy) -> Self {
-        Self::new("mailboxes", 430 * 1024, tenancy, |quota| quota.mailboxes)
+        Self::new("mailboxes", 24 << 20, tenancy, |quota| quota.mailboxes)
     }
 
     /// For the targets of MailAliases, and for what catch-alls need.
     pub fn of_aliases(tenancy: &'a Tenancy) -> Self {
-        Self::new("targets of aliases", 250 * 1024, tenancy, |quota| quota.alias_targets)
+        Self::new("targets of aliases", 16 << 20, tenancy, |quota| quota.alias_targets)
     }
 
     fn new(

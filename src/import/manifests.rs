@@ -104,7 +104,7 @@ impl Names {
         let local: String = address.local().chars().map(plain).collect();
         let mut name = format!("{local}.{}", address.domain());
         if name.len() > NAME_MAX || self.0.contains(&(kind, name.clone())) {
-            name = format!("{local}-{}", &content_hash(&address.to_string())[..16]);
+            name = format!("{local}-{}", &content_hash(address.to_string())[..16]);
         }
         self.0.insert((kind, name.clone()));
         name

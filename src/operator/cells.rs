@@ -11,9 +11,10 @@ use crate::api::conditions::Reason;
 use crate::config::{CellConfig, Config};
 use crate::directory::{Directory, ObjectId};
 use crate::postfix::revision_files;
+use crate::postfix::shards::{self, Packed};
 use crate::postfix::tables::domain_hash;
 use crate::records::Record;
-use crate::revision::{DomainState, Index, Report};
+use crate::revision::{DomainState, Report};
 use crate::status::Programmed;
 
 /// A burst of changes is gathered for this long after a round; the first goes at once.
@@ -29,10 +30,8 @@ const REMEMBERED: usize = 4;
 
 /// A revision ready to be written.
 pub struct Rendered {
-    /// Its index.
-    pub index: Index,
-    /// Its files by name.
-    pub files: BTreeMap<String, String>,
+    /// Its content.
+    pub packed: Arc<Packed>,
     directory: Arc<Directory>,
 }
 
@@ -49,6 +48,8 @@ pub struct Cell {
     /// Whether the agent answers now, or why not; `None` before it was asked.
     answers: Option<Result<(), String>>,
     vanished: BTreeMap<Address, Instant>,
+    /// What was rendered last.
+    packed: Option<Arc<Packed>>,
 }
 
 impl Cell {
@@ -64,6 +65,7 @@ impl Cell {
             report: None,
             answers: None,
             vanished: BTreeMap::new(),
+            packed: None,
         }
     }
 
@@ -77,15 +79,16 @@ impl Cell {
         &self.config.pod
     }
 
-    /// Renders the directory for this cell.
+    /// Renders the directory for this cell. `sharded`: the tables that stand there are in shards.
     ///
     /// # Errors
-    /// When a parameter of the configuration is not allowed.
+    /// When a parameter of the configuration is not allowed, or the tables are too large.
     pub fn render(
         &mut self,
         directory: &Arc<Directory>,
         records: &BTreeMap<String, Record>,
         config: &Config,
+        sharded: bool,
         now: Instant,
     ) -> Result<Rendered, String> {
         self.note_vanished(directory, Duration::from_secs(config.vanished_seconds.into()), now);
@@ -94,8 +97,9 @@ impl Cell {
         let hostname = &self.config.hostname;
         let files = revision_files(directory, &self.name, hostname, &config.postfix, recorded, &vanished);
         let files = files.map_err(|error| error.to_string())?;
-        let index = Index::new(&self.name, &files);
-        Ok(Rendered { index, files, directory: directory.clone() })
+        let packed = Arc::new(shards::pack(&self.name, files, sharded, self.packed.as_deref())?);
+        self.packed = Some(packed.clone());
+        Ok(Rendered { packed, directory: directory.clone() })
     }
 
     /// Remembers which addresses were served in the last written revision and no longer are.
@@ -118,6 +122,11 @@ impl Cell {
         if now >= free { Ok(()) } else { Err(free) }
     }
 
+    /// Whether the agent took or refused what was written last.
+    pub fn settled(&self) -> bool {
+        self.wanted().is_some_and(|wanted| self.answered(wanted))
+    }
+
     /// The revision that the agent shall have.
     fn wanted(&self) -> Option<&str> {
         self.written.back().map(|(revision, _)| revision.as_str())
@@ -137,11 +146,11 @@ impl Cell {
             self.written_at = Some(now);
         }
         match self.written.back_mut() {
-            Some((revision, directory)) if *revision == rendered.index.revision => {
+            Some((revision, directory)) if *revision == rendered.packed.index.revision => {
                 *directory = rendered.directory;
             }
             _ => {
-                self.written.push_back((rendered.index.revision, rendered.directory));
+                self.written.push_back((rendered.packed.index.revision.clone(), rendered.directory));
                 // What stood there before is on its way already, or live: the agent may only not have said so yet.
                 self.poke = Some((now.unwrap_or_else(|| Instant::now() + FIRST_POKE), FIRST_POKE));
             }

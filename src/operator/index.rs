@@ -79,7 +79,7 @@ pub struct Index {
     pub aliases: BTreeMap<ObjectId, Known<MailAliasStatus>>,
     /// Domain records by domain.
     pub records: BTreeMap<String, Stored>,
-    /// Data of the cells' ConfigMaps by name, with the resource version.
+    /// The cells' ConfigMaps by name: resource version, and a hash of each value.
     pub tables: BTreeMap<String, (u64, BTreeMap<String, String>)>,
     /// Pods by cell.
     pub pods: BTreeMap<String, PodSeen>,
@@ -313,7 +313,7 @@ impl Index {
                 }
             }
         } else if self.tables.get(&name).is_none_or(|(known, _)| *known <= version) {
-            self.tables.insert(name, (version, map.data.unwrap_or_default()));
+            self.tables.insert(name, (version, objects::content_hashes(&map)));
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::ObjectMeta;
 
+use crate::postfix::shards::{self, Packed, SHARDS};
 use crate::records::Record;
-use crate::revision::{INDEX_FILE, Index};
+use crate::revision::{INDEX_FILE, content_hash};
 
 use super::index::Stored;
 
@@ -19,6 +21,8 @@ pub const ABANDON_DNS_ANNOTATION: &str = "vmail.dev/abandon-dns";
 /// The key of a record's ConfigMap.
 pub const RECORD_KEY: &str = "record.yaml";
 
+/// Where the tables are while one ConfigMap holds them.
+const TABLES: &str = "tables";
 const RECORD_PREFIX: &str = "vmail-domain.";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// A label of our own: by `app.kubernetes.io/instance` Argo CD (before 3.0) knows what belongs to an Application, and
@@ -92,21 +96,46 @@ pub fn read_record(map: &ConfigMap) -> Result<Stored, String> {
 pub fn revision_config_maps(
     installation: &str,
     cell: &str,
-    index: &Index,
-    files: &BTreeMap<String, String>,
-) -> Result<[ConfigMap; 2], serde_json::Error> {
-    let (main, tables): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        files.clone().into_iter().partition(|(name, _)| name.ends_with(".cf"));
-    let mut first = main;
-    first.insert(INDEX_FILE.to_owned(), serde_json::to_string_pretty(index)?);
-    let map = |suffix: &str, data| ConfigMap {
+    packed: &Packed,
+) -> Result<Vec<ConfigMap>, serde_json::Error> {
+    let (mut first, tables): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        packed.files.clone().into_iter().partition(|(name, _)| name.ends_with(".cf"));
+    first.insert(INDEX_FILE.to_owned(), serde_json::to_string_pretty(&packed.index)?);
+    let map = |suffix: &str| ConfigMap {
         metadata: ObjectMeta {
             name: Some(format!("{installation}-{cell}-{suffix}")),
             labels: Some(labels(installation)),
             ..ObjectMeta::default()
         },
-        data: Some(data),
         ..ConfigMap::default()
     };
-    Ok([map("tables", tables), map("index", first)])
+    let shards = packed.shards.iter().map(|(name, bytes)| ConfigMap {
+        binary_data: Some(BTreeMap::from([(name.clone(), ByteString(bytes.clone()))])),
+        ..map(name)
+    });
+    let mut maps: Vec<ConfigMap> = shards.collect();
+    if !tables.is_empty() {
+        maps.push(ConfigMap { data: Some(tables), ..map(TABLES) });
+    }
+    maps.push(ConfigMap { data: Some(first), ..map("index") });
+    Ok(maps)
+}
+
+/// The names of all ConfigMaps that the tables of a cell can be in: the one for small ones, and those of the shards.
+pub fn table_config_maps(installation: &str, cell: &str) -> impl Iterator<Item = String> {
+    let prefix = format!("{installation}-{cell}-");
+    let suffixes = [TABLES.to_owned()].into_iter().chain((0..SHARDS).map(shards::name));
+    suffixes.map(move |suffix| format!("{prefix}{suffix}"))
+}
+
+/// Whether the ConfigMap of this name would be one of a shard of the cell.
+pub fn is_shard(installation: &str, cell: &str, name: &str) -> bool {
+    table_config_maps(installation, cell).skip(1).any(|shard| shard == name)
+}
+
+/// A hash of each value that a ConfigMap holds, by key.
+pub fn content_hashes(map: &ConfigMap) -> BTreeMap<String, String> {
+    let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), content_hash(value)));
+    let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), content_hash(&value.0)));
+    text.chain(binary).collect()
 }

@@ -26,6 +26,7 @@ use super::cells::Cell;
 use super::http::{Health, TURN_EVERY};
 use super::index::{Index, PodSeen, Seen, Stored};
 use super::lease::Held;
+use super::objects::{content_hashes, is_shard, revision_config_maps, table_config_maps};
 use super::publish::{Desk, Found, Outcome, Publisher};
 use super::report_status::{StatusWriter, Written};
 use super::write::{WriteError, Writer};
@@ -325,7 +326,9 @@ impl Reconciler {
         let now = Instant::now();
         let records = self.records();
         let Some(cell) = self.cells.get_mut(name) else { return };
-        let rendered = match cell.render(directory, &records, &self.config, now) {
+        let shard = |map: &String| is_shard(&self.config.name, name, map);
+        let sharded = self.index.tables.keys().any(shard);
+        let rendered = match cell.render(directory, &records, &self.config, sharded, now) {
             Ok(rendered) => rendered,
             Err(message) => {
                 if self.complaint != message {
@@ -335,26 +338,27 @@ impl Reconciler {
                 return;
             }
         };
-        let tables = &self.index.tables;
-        let unchanged = |map: &ConfigMap| {
-            let name = map.metadata.name.as_deref().unwrap_or_default();
-            tables.get(name).is_some_and(|(_, data)| Some(data) == map.data.as_ref())
+        let maps = match revision_config_maps(&self.config.name, name, &rendered.packed) {
+            Ok(maps) => maps,
+            Err(error) => {
+                error!("the tables cannot be written as JSON: {error}");
+                return;
+            }
         };
-        let standing =
-            super::objects::revision_config_maps(&self.config.name, name, &rendered.index, &rendered.files)
-                .is_ok_and(|maps| maps.iter().all(unchanged));
-        if standing {
+        let changed: Vec<&ConfigMap> =
+            maps.iter().filter(|map| !is_standing(&self.index.tables, map)).collect();
+        if changed.is_empty() {
             cell.stands(rendered, None);
+            if cell.settled() {
+                self.remove_leftovers(name, &maps).await;
+            }
         } else if cell.may_write(now).is_ok() {
-            match self.writer.revision(name, &rendered.index, &rendered.files, unchanged).await {
-                Ok(written) => {
-                    info!(cell = name, revision = rendered.index.revision, "tables written");
+            let revision = rendered.packed.index.revision.clone();
+            if self.write_maps(name, changed).await {
+                info!(cell = name, revision, "tables written");
+                if let Some(cell) = self.cells.get_mut(name) {
                     cell.stands(rendered, Some(now));
-                    for map in written {
-                        self.index.apply_config_map(map);
-                    }
                 }
-                Err(error) => self.note_failure(&error),
             }
         }
         let Some(cell) = self.cells.get_mut(name) else { return };
@@ -365,6 +369,43 @@ impl Reconciler {
             match self.writer.poke(&pod, &value).await {
                 Err(error) if !error.is_not_found() => self.note_failure(&error),
                 Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Writes ConfigMaps side by side, and the last one, the index, when all others are there; whether all are.
+    async fn write_maps(&mut self, cell: &str, maps: Vec<&ConfigMap>) -> bool {
+        let Some((last, first)) = maps.split_last() else { return true };
+        for some in [first, std::slice::from_ref(last)] {
+            let writes = some.iter().map(|map| self.writer.config_map(cell, map));
+            let results: Vec<_> = iter(writes).buffer_unordered(WRITES_AT_ONCE).collect().await;
+            let mut all = true;
+            for result in results {
+                match result {
+                    Ok(map) => self.index.apply_config_map(map),
+                    Err(error) => {
+                        self.note_failure(&error);
+                        all = false;
+                    }
+                }
+            }
+            if !all {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Removes ConfigMaps that held the tables before they grew or shrank, once the agent has read the present ones.
+    async fn remove_leftovers(&mut self, cell: &str, maps: &[ConfigMap]) {
+        let used = |name: &String| maps.iter().any(|map| map.metadata.name.as_ref() == Some(name));
+        let left: Vec<String> = table_config_maps(&self.config.name, cell)
+            .filter(|name| self.index.tables.contains_key(name) && !used(name))
+            .collect();
+        for name in left {
+            match self.writer.remove_config_map(cell, &name).await {
+                Ok(()) => drop(self.index.tables.remove(&name)),
+                Err(error) => self.note_failure(&error),
             }
         }
     }
@@ -396,6 +437,15 @@ impl Reconciler {
         text.push_str(&format!("vmail_events_total{{result=\"dropped\"}} {dropped}\n"));
         text
     }
+}
+
+/// Whether a ConfigMap stands there with this content. A key that somebody added hurts nobody: the index does not list it.
+fn is_standing(tables: &BTreeMap<String, (u64, BTreeMap<String, String>)>, map: &ConfigMap) -> bool {
+    let name = map.metadata.name.as_deref().unwrap_or_default();
+    let standing = |(key, hash), present: &BTreeMap<String, String>| present.get(&key) == Some(&hash);
+    tables
+        .get(name)
+        .is_some_and(|(_, present)| content_hashes(map).into_iter().all(|value| standing(value, present)))
 }
 
 fn phase_name(phase: &Phase) -> &'static str {

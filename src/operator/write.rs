@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use crate::directory::ObjectId;
 use crate::records::Record;
-use crate::revision::Index;
 
 use super::index::Stored;
 use super::lease::{Held, WRITE_TIMEOUT};
@@ -122,38 +121,23 @@ impl Writer {
         }
     }
 
-    /// Writes the ConfigMaps of a revision, the index last. Those in `unchanged` are left alone.
-    pub async fn revision(
-        &self,
-        cell: &str,
-        index: &Index,
-        files: &std::collections::BTreeMap<String, String>,
-        unchanged: impl Fn(&ConfigMap) -> bool,
-    ) -> Result<Vec<ConfigMap>, WriteError> {
-        let what = format!("tables of cell {cell}");
-        let maps = objects::revision_config_maps(&self.installation, cell, index, files)
-            .map_err(|error| WriteError::Content { what: what.clone(), message: error.to_string() })?;
-        let mut written = Vec::new();
-        for map in maps.into_iter().filter(|map| !unchanged(map)) {
-            let name = map.metadata.name.clone().unwrap_or_default();
-            let patch = self.apply(&map);
-            let params = PatchParams::apply(FIELD_MANAGER).force();
-            let api = self.config_maps();
-            written.push(
-                self.write(format!("{what} ({name})"), api.patch(&name, &params, &Patch::Apply(patch)))
-                    .await?,
-            );
-        }
-        Ok(written)
+    /// Writes one ConfigMap of a cell's revision.
+    pub async fn config_map(&self, cell: &str, map: &ConfigMap) -> Result<ConfigMap, WriteError> {
+        let name = map.metadata.name.as_deref().unwrap_or_default();
+        let (api, params) = (self.config_maps(), PatchParams::apply(FIELD_MANAGER).force());
+        // Serialized by its type, it names its kind and version.
+        self.write(format!("tables of cell {cell} ({name})"), api.patch(name, &params, &Patch::Apply(map)))
+            .await
     }
 
-    fn apply(&self, map: &ConfigMap) -> serde_json::Value {
-        json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": { "name": map.metadata.name, "labels": map.metadata.labels },
-            "data": map.data,
-        })
+    /// Removes a ConfigMap of a cell that its revision no longer needs.
+    pub async fn remove_config_map(&self, cell: &str, name: &str) -> Result<(), WriteError> {
+        let (api, params) = (self.config_maps(), DeleteParams::default());
+        let result = self.write(format!("tables of cell {cell} ({name})"), api.delete(name, &params)).await;
+        match result {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Makes the kubelet of a pod refresh mounted ConfigMaps now. The same value twice does nothing.

@@ -1,7 +1,8 @@
-//! The directory as Postfix reads it: main.cf, master.cf, lookup tables. Pure.
+//! The directory as Postfix reads it: main.cf, master.cf, lookup tables, shards. Pure.
 
 mod files;
 pub mod main_cf;
+pub mod shards;
 pub mod tables;
 
 pub use files::revision_files;

@@ -138,7 +138,7 @@ pub fn domain_hash(directory: &Directory, domain: &str) -> Option<String> {
         DomainClass::Alias => "alias",
     };
     let catch_all = directory.catch_all(domain).map(Address::to_string).unwrap_or_default();
-    Some(content_hash(&format!("{domain}\n{class}\n{state}\n{catch_all}"))[..16].to_owned())
+    Some(content_hash(format!("{domain}\n{class}\n{state}\n{catch_all}"))[..16].to_owned())
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ fn one_domain_all_the_way() {
     step(began, "what must be refused is refused");
     later_mailbox(&cluster);
     step(began, "20 mailboxes added later");
+    growth(&cluster);
+    step(began, "tables that one ConfigMap cannot hold, and small again: no restart, nobody refused");
     foreign_record(&cluster);
     step(began, "a foreign MX is left alone");
     restarts(&cluster);
@@ -251,16 +253,15 @@ fn tenancy(cluster: &Cluster) {
     cluster.kubectl(&["delete", "namespace", "shop", "--timeout=60s"]).expect("nothing holds a namespace up");
 }
 
+/// Changes when the pod is another one, or was restarted.
+fn identity(cluster: &Cluster) -> Result<String, String> {
+    let path = "{.metadata.uid} {.status.containerStatuses[0].restartCount}";
+    cluster.field("mail", &format!("pod/{POD}"), path)
+}
+
 /// Added later, without a restart: the time from `kubectl apply` to 250.
 fn later_mailbox(cluster: &Cluster) {
-    let identity = || {
-        cluster.field(
-            "mail",
-            &format!("pod/{POD}"),
-            "{.metadata.uid} {.status.containerStatuses[0].restartCount}",
-        )
-    };
-    let before = identity();
+    let before = identity(cluster);
     let mut times = Vec::new();
     for number in 0..20 {
         let address = format!("later{number}@example.org");
@@ -288,9 +289,51 @@ fn later_mailbox(cluster: &Cluster) {
         milliseconds(times[10].1)
     );
     cluster.wait_ready("mail", "mailbox/later0");
-    assert_eq!(identity(), before, "the pod was restarted");
+    assert_eq!(identity(cluster), before, "the pod was restarted");
     assert_eq!(cluster.send("later0@example.org", "to-a-later-mailbox"), 250);
     cluster.expect_mail(POD, "to-a-later-mailbox", &["later0@example.org"]);
+}
+
+/// Tables grow from one ConfigMap into shards, and back.
+fn growth(cluster: &Cluster) {
+    let before = identity(cluster);
+    let maps = || cluster.kubectl(&["get", "configmaps", "-n", "mail", "-o", "name"]).expect("listed");
+    let list = |number: usize| {
+        let target =
+            |target: usize| format!("subscriber-{number}-{target}-{}@lists.remote.example", "x".repeat(40));
+        let targets: Vec<String> = (0..100).map(target).collect();
+        format!(
+            "---\n{{apiVersion: vmail.dev/v1alpha1, kind: MailAlias, metadata: {{name: list{number}}}, spec: {{address: list{number}@example.org, targets: [{}]}}}}\n",
+            targets.join(", ")
+        )
+    };
+    let manifests: String = (0..80).map(list).collect();
+    cluster.apply("mail", &manifests).expect("applied");
+    eventually("the last list is accepted", Duration::from_secs(60), || {
+        assert_eq!(cluster.rcpt("you@example.org"), Ok(250), "while the tables grow");
+        match cluster.rcpt("list79@example.org") {
+            Ok(250) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    eventually("there are shards, and nothing else", Duration::from_secs(30), || {
+        let maps = maps();
+        let shards = maps.matches("configmap/vmail-default-shard-").count();
+        if shards == 64 && !maps.contains("vmail-default-tables") { Ok(()) } else { Err(maps) }
+    });
+    cluster
+        .exec(&["kubectl", "delete", "-n", "mail", "--wait=false", "-f", "-"], &manifests)
+        .expect("deleted");
+    eventually("the tables are small again", Duration::from_secs(60), || {
+        assert_eq!(cluster.rcpt("you@example.org"), Ok(250), "while the tables shrink");
+        let maps = maps();
+        if maps.contains("vmail-default-tables") && !maps.contains("shard") { Ok(()) } else { Err(maps) }
+    });
+    eventually("a list is refused", Duration::from_secs(60), || match cluster.rcpt("list79@example.org") {
+        Ok(550) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(identity(cluster), before, "the pod was restarted");
 }
 
 /// An MX that somebody else wrote is quoted and not touched.

@@ -408,9 +408,12 @@ async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf) {
         let Ok(all) = maps.list(&ListParams::default()).await else { continue };
         for map in all.items {
             let name = map.metadata.name.unwrap_or_default();
-            if ["vmail-default-index", "vmail-default-tables"].contains(&name.as_str()) {
-                files.extend(map.data.unwrap_or_default());
+            if !name.starts_with("vmail-default-") {
+                continue;
             }
+            files
+                .extend(map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes())));
+            files.extend(map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)));
         }
         poked.clone_from(value);
         let volume = volume.clone();

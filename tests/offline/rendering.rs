@@ -97,7 +97,7 @@ fn the_config_maps_hold_the_revision() {
     assert_eq!(names, ["vmail-default-tables", "vmail-default-index"]);
     let mut data: BTreeMap<String, String> = maps.into_iter().filter_map(|map| map.data).flatten().collect();
     let index: Index = serde_json::from_str(&data.remove("index.json").expect("an index")).expect("an index");
-    assert_eq!(index, Index::new("default", &data), "the index lists just what is there");
+    assert_eq!(index, Index::new("default", &data, BTreeMap::new()), "the index lists just what is there");
     for (name, content) in found.iter().filter(|(name, _)| *name != "configmaps.yaml") {
         assert_eq!(data.get(name.trim_start_matches("tables/")), Some(content), "{name}");
     }

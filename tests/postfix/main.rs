@@ -17,4 +17,5 @@ mod delivery;
 mod generated;
 mod import;
 mod install;
+mod shards;
 mod strangers;

@@ -229,8 +229,12 @@ impl Pod {
     }
 
     pub fn wait_for_revision(&self, wanted: &Wanted) -> Report {
-        let revision = wanted.revision();
-        self.wait_for_report("the revision", |report| report.revision.as_ref() == Some(&revision))
+        self.wait_for_live(&wanted.revision())
+    }
+
+    /// Waits until the agent reports this revision as live.
+    pub fn wait_for_live(&self, revision: &str) -> Report {
+        self.wait_for_report("the revision", |report| report.revision.as_deref() == Some(revision))
     }
 
     pub fn wait_for_rejection(&self, wanted: &Wanted) -> Report {

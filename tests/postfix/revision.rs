@@ -96,7 +96,7 @@ impl Wanted {
     }
 
     pub fn index(&self) -> Index {
-        Index::new("default", &self.files)
+        Index::new("default", &self.files, BTreeMap::new())
     }
 
     pub fn revision(&self) -> String {
@@ -119,7 +119,7 @@ impl Wanted {
 }
 
 /// A new directory with the files, `..data` renamed over, the old directory removed: kubelet's way.
-pub fn mount_files(directory: &Path, files: &BTreeMap<String, String>) {
+pub fn mount_files<C: AsRef<[u8]>>(directory: &Path, files: &BTreeMap<String, C>) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     fs::create_dir_all(directory).unwrap();
     let name = format!("..update_{}", COUNT.fetch_add(1, Ordering::Relaxed));
