@@ -79,6 +79,8 @@ pub struct Withdrawal {
     pub foreign: Option<String>,
     /// The hosts that the foreign MX names.
     pub foreign_hosts: BTreeSet<String>,
+    /// PowerDNS says that it has no zone for the domain. Only DNS itself knows whether that is so.
+    pub no_zone: bool,
     /// What the administrator should know although it worked; told by the call that wrote.
     pub warning: Option<String>,
 }
@@ -158,7 +160,7 @@ pub async fn withdraw(
 ) -> Result<Withdrawal, DnsError> {
     let domain = request.domain.as_str();
     let Some(site) = zone::for_withdrawing(pdns, domain, request.zone.as_deref()).await? else {
-        return Ok(Withdrawal::default());
+        return Ok(Withdrawal { no_zone: true, ..Withdrawal::default() });
     };
     let found = look(pdns, &site, domain).await?;
     let claim = Claim {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::api::conditions::Reason;
 use crate::config::Config;
@@ -112,12 +113,13 @@ impl Desk {
         let Some(state) = self.domains.get_mut(&outcome.domain) else { return };
         state.under_way = false;
         match &outcome.result {
-            Ok(_) => {
+            // What is waited for is looked for more often.
+            Ok(found) if !matches!(found, Found::Absent(Absent { names_us: true, .. })) => {
                 state.failures = 0;
                 // Jitter: a thousand domains must not be checked in the same second for ever.
                 state.next = now + check_interval.mul_f64(rand::rng().random_range(0.8..1.2));
             }
-            Err(_) => {
+            Ok(_) | Err(_) => {
                 let pause = FIRST_RETRY.saturating_mul(1 << state.failures.min(16)).min(LAST_RETRY);
                 state.failures += 1;
                 state.next = now + pause.mul_f64(rand::rng().random_range(0.8..1.2));
@@ -256,13 +258,36 @@ impl Publisher {
             instance: self.instance.clone(),
         };
         let done = dns::withdraw(&self.provider().await?, &request, &self.guard(&record.domain)).await?;
-        // Who publishes a domain himself may do so anywhere.
-        let elsewhere = !record.spec.dns.managed && self.resolver.names(&record.domain, hostname).await?;
+        let names_us = if done.no_zone {
+            self.may_name(&record.domain, hostname).await
+        } else {
+            // Who publishes a domain himself may do so anywhere.
+            !record.spec.dns.managed && self.resolver.names(&record.domain, hostname).await?
+        };
         Ok(Absent {
             held_ttl: done.held_ttl,
             lag_seconds: done.lag_seconds,
-            names_us: elsewhere || done.foreign_hosts.contains(hostname),
+            names_us: names_us || done.foreign_hosts.contains(hostname),
         })
+    }
+
+    /// Whether senders may find an MX that names `hostname` although PowerDNS has no zone: one that is not there for a
+    /// moment comes back with all its records. DNS that does not answer is no answer.
+    async fn may_name(&self, domain: &str, hostname: &str) -> bool {
+        let named = self.resolver.names(domain, hostname).await;
+        match &named {
+            Ok(false) => {}
+            Ok(true) => {
+                warn!(domain, "PowerDNS has no zone for the domain, but DNS has an MX that names {hostname}")
+            }
+            Err(error) => {
+                warn!(
+                    domain,
+                    "PowerDNS has no zone for the domain, and whether DNS has an MX cannot be told: {error}"
+                )
+            }
+        }
+        named.unwrap_or(true)
     }
 
     /// The key is read at each use: a renewed Secret works without a restart.
@@ -343,6 +368,18 @@ mod tests {
             now = next;
         }
         assert!(pauses[0] < Duration::from_secs(2) && pauses[11] > Duration::from_secs(200), "{pauses:?}");
+    }
+
+    /// Somebody else's MX, or a zone that PowerDNS does not have for a moment: it may be otherwise soon.
+    #[test]
+    fn what_is_waited_for_is_looked_for_soon() {
+        let (mut desk, now) = (Desk::default(), Instant::now());
+        assert!(desk.take("example.org", &DnsTask::Withdraw, now));
+        let named = Found::Absent(Absent { names_us: true, ..Absent::default() });
+        let outcome =
+            Outcome { domain: "example.org".to_owned(), task: DnsTask::Withdraw, result: Ok(named) };
+        desk.note(outcome, Duration::from_secs(600), now);
+        assert!(desk.take("example.org", &DnsTask::Withdraw, now + Duration::from_secs(2)));
     }
 
     /// What was found out before a domain was served again says nothing about later.

@@ -86,7 +86,7 @@ async fn half_of_ours_goes_too() {
 }
 
 #[tokio::test]
-async fn a_zone_that_is_gone_holds_nothing() {
+async fn a_zone_that_is_gone_holds_nothing_and_is_told() {
     let server = server();
     let pdns = server.client();
     server.zone("gone.test", "Native").await;
@@ -94,7 +94,8 @@ async fn a_zone_that_is_gone_holds_nothing() {
     server.delete_zone("gone.test").await;
     for zone in [None, Some("gone.test".to_owned())] {
         let request = super::WithdrawRequest { zone, ..farewell("gone.test") };
-        assert_eq!(withdraw(&pdns, &request, &go).await, Ok(Withdrawal::default()));
+        let gone = Withdrawal { no_zone: true, ..Withdrawal::default() };
+        assert_eq!(withdraw(&pdns, &request, &go).await, Ok(gone));
     }
 }
 
