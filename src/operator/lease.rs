@@ -3,10 +3,11 @@
 //! Claims and renewals are replaces that name the resource version they are based on, so that of two
 //! candidates one fails. A holder counts itself as holding from before the request that renewed it, and
 //! stops writing [`WRITE_TIMEOUT`] before the lease runs out for the others: a write that was let through is
-//! over by then. Time is each process's own monotonic clock, never compared between machines.
+//! over by then. Time is never compared between machines: a candidate goes by its own monotonic clock, a holder by
+//! that and the wall clock, because the monotonic one stands still while a machine is suspended.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -26,7 +27,26 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Tells whether this process holds the lease.
 #[derive(Clone, Debug)]
-pub struct Held(Arc<watch::Sender<Option<Instant>>>);
+pub struct Held(Arc<watch::Sender<Option<Renewed>>>);
+
+/// When the lease was renewed.
+#[derive(Clone, Copy, Debug)]
+struct Renewed {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Renewed {
+    fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The longer of both: a wall clock that was set forward only makes the holder renew once more, one that was set
+    /// back counts for nothing.
+    fn elapsed(&self) -> Duration {
+        self.monotonic.elapsed().max(self.wall.elapsed().unwrap_or_default())
+    }
+}
 
 impl Held {
     /// Whether a write that starts now ends while the lease is still ours.
@@ -92,7 +112,7 @@ struct Candidate {
 impl Candidate {
     async fn run(mut self, held: Held, lost: impl FnOnce()) {
         loop {
-            let began = Instant::now();
+            let began = Renewed::now();
             match timeout(WRITE_TIMEOUT, self.try_once()).await {
                 Ok(Ok(true)) => {
                     if held.0.send_replace(Some(began)).is_none() {
@@ -173,4 +193,30 @@ impl Candidate {
 
 fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(renewed: Renewed) -> Held {
+        Held(Arc::new(watch::Sender::new(Some(renewed))))
+    }
+
+    /// A machine that was suspended wakes up with a monotonic clock that knows nothing of it.
+    #[test]
+    fn a_suspended_holder_holds_nothing_when_it_wakes_up() {
+        let now = Renewed::now();
+        assert!(held(now).now());
+        let suspended = Renewed { wall: now.wall - DURATION, ..now };
+        assert!(!held(suspended).now());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_changes_nothing() {
+        let now = Renewed::now();
+        assert!(held(Renewed { wall: now.wall + Duration::from_secs(3600), ..now }).now());
+        let old = Renewed { monotonic: now.monotonic - DURATION, wall: now.wall + Duration::from_secs(3600) };
+        assert!(!held(old).now());
+    }
 }
