@@ -196,7 +196,8 @@ impl Reconciler {
             }
             _ => None,
         });
-        let all = cells.chain(writes).chain(drains).chain(self.desk.next_look()).chain(self.retry);
+        let failed = self.retry.into_iter().chain(self.statuses.next_look());
+        let all = cells.chain(writes).chain(drains).chain(self.desk.next_look()).chain(failed);
         // Not at once again and again for something that stays due.
         all.min().map_or(now + TURN_EVERY, |at| at.max(now + Duration::from_millis(20)))
     }

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
+use rand::Rng;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::conditions::{Reason, Statement, update};
@@ -24,6 +27,10 @@ use super::index::{Index, Known, version};
 use super::reconcile::{Message, WRITES_AT_ONCE};
 use super::record_events::EventRecorder;
 use super::write::{WriteError, Writer};
+
+/// Pauses of one object after a failure: the API server has others to serve.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// A status that was written, or not.
 #[derive(Debug)]
@@ -65,6 +72,8 @@ pub struct StatusWriter {
     at_once: Arc<Semaphore>,
     to: mpsc::Sender<Message>,
     under_way: BTreeSet<(Kind, ObjectId)>,
+    /// What could not be written: when it may be tried again, and how often it failed in a row.
+    paused: BTreeMap<(Kind, ObjectId), (Instant, u32)>,
     events: EventRecorder,
 }
 
@@ -73,7 +82,7 @@ impl StatusWriter {
     pub fn new(writer: Writer, to: mpsc::Sender<Message>) -> Self {
         let events = EventRecorder::start(writer.clone());
         let at_once = Arc::new(Semaphore::new(WRITES_AT_ONCE));
-        Self { writer, at_once, to, under_way: BTreeSet::new(), events }
+        Self { writer, at_once, to, under_way: BTreeSet::new(), paused: BTreeMap::new(), events }
     }
 
     /// Starts to write every status that says something else than what is to be said.
@@ -84,6 +93,8 @@ impl StatusWriter {
         cells: &BTreeMap<String, Cell>,
         publications: &BTreeMap<String, Publication>,
     ) {
+        // Those that no longer need to be written, or are gone.
+        self.paused.retain(|_, (until, _)| Instant::now() < *until + LAST_RETRY);
         let now = Timestamp::now();
         let unserved = || Programmed::AsBefore(Reason::Pending, "the domain is not served".to_owned());
         let cell_of =
@@ -151,7 +162,9 @@ impl StatusWriter {
 
     fn write(&mut self, target: Target, news: Vec<News>) {
         let (kind, id) = target.key();
-        if !self.under_way.insert((kind, id.clone())) {
+        let key = (kind, id.clone());
+        let paused = self.paused.get(&key).is_some_and(|(until, _)| Instant::now() < *until);
+        if paused || !self.under_way.insert(key) {
             return;
         }
         let (writer, at_once, to) = (self.writer.clone(), self.at_once.clone(), self.to.clone());
@@ -176,7 +189,9 @@ impl StatusWriter {
     /// Takes in how a write ended: what was written is known before the watch says so.
     pub fn note(&mut self, written: Written, index: &mut Index) {
         let (kind, id) = written.target.key();
-        self.under_way.remove(&(kind, id.clone()));
+        let key = (kind, id.clone());
+        self.under_way.remove(&key);
+        let failures = self.paused.remove(&key).map_or(0, |(_, failures)| failures);
         match written.result {
             Ok(version) => match written.target {
                 Target::Domain(id, status) => note(index.domains.get_mut(&id), status, version),
@@ -184,8 +199,19 @@ impl StatusWriter {
                 Target::Alias(id, status) => note(index.aliases.get_mut(&id), status, version),
             },
             Err(error) if error.is_not_found() => debug!("{error}: it was deleted meanwhile"),
-            Err(error) => warn!("{error}"),
+            Err(error) => {
+                warn!("{error}");
+                let pause = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(LAST_RETRY);
+                let pause = pause.mul_f64(rand::rng().random_range(0.8..1.2));
+                self.paused.insert(key, (Instant::now() + pause, failures + 1));
+            }
         }
+    }
+
+    /// When a status that could not be written is to be tried again.
+    pub fn next_look(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.paused.values().map(|(until, _)| *until).filter(|until| *until > now).min()
     }
 
     /// How many Events were recorded, and how many were dropped.
