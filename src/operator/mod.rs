@@ -20,17 +20,25 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
+use rand::Rng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 
 use reconcile::{Message, Reconciler};
+
+/// Longest time that one answer of the API server may take to begin, and to go on.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// How the operator is started. What an administrator decides is in the configuration file.
 #[derive(Args, Clone, Debug)]
@@ -81,6 +89,9 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let mut kube_config = kube::Config::infer().await.map_err(|error| RunError::System(error.to_string()))?;
     // Every call has a timeout of its own, and is tried again by whoever knows whether it still makes sense.
     kube_config.default_retry = false;
+    // Lists have no other, and would be waited for without end. Watches are shorter.
+    kube_config.read_timeout = Some(READ_TIMEOUT);
+    kube_config.reset_reader_on_write = true;
     let client = Client::try_from(kube_config)?;
 
     let health = http::Health::default();
@@ -102,7 +113,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 
     let work = async {
         held.acquired().await;
-        let publisher = publish::Publisher::new(&config, cluster_uid(&client).await?, held.clone())?;
+        let publisher = publish::Publisher::new(&config, cluster_uid(&client).await, held.clone())?;
         let writer = write::Writer::new(client.clone(), &options.namespace, &config.name, held.clone());
         let (to, from) = mpsc::channel::<Message>(4096);
         let pods: BTreeMap<String, String> =
@@ -131,9 +142,19 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 }
 
 /// Tells clusters apart that share an owner id in DNS: the namespace that every cluster has, with the
-/// one UID that a rebuilt cluster does not have again.
-async fn cluster_uid(client: &Client) -> Result<String, kube::Error> {
+/// one UID that a rebuilt cluster does not have again. Asked for until there is an answer: an API server that is
+/// overloaded is not helped by processes that end and start again.
+async fn cluster_uid(client: &Client) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let namespace = namespaces.get_metadata("kube-system").await?;
-    Ok(namespace.metadata.uid.unwrap_or_default())
+    let mut pause = FIRST_RETRY;
+    loop {
+        let why = match timeout(READ_TIMEOUT, namespaces.get_metadata("kube-system")).await {
+            Ok(Ok(namespace)) => return namespace.metadata.uid.unwrap_or_default(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", READ_TIMEOUT.as_secs()),
+        };
+        warn!("the namespace kube-system cannot be read, and is asked for again: {why}");
+        sleep(pause.mul_f64(rand::rng().random_range(0.8..1.2))).await;
+        pause = (pause * 2).min(LAST_RETRY);
+    }
 }
