@@ -1,21 +1,37 @@
 //! Watches: each kind is one stream of events into one channel.
+//!
+//! What a later list leaves out is asked for by name before it counts as gone: an API server whose cache lags, or is
+//! restored, may answer with an older list, and an MX must not be withdrawn for that.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, Event};
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
-use tracing::warn;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
 use crate::api::{MailAlias, MailDomain, Mailbox};
+use crate::directory::ObjectId;
 
 use super::guarded::Guarded;
 use super::index::Seen;
 use super::objects;
+
+/// The API server ends a watch after so many seconds, and five later one that fell silent is given up and begun anew.
+const WATCH_SECONDS: u32 = 45;
+/// Questions for single objects that are under way at the same time: a thousand may have been deleted at once.
+const GETS_AT_ONCE: usize = 16;
+const GET_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Starts every watch. `pods` names the pod of each cell. A watch never ends while the receiver lives.
 pub fn start<M: From<Seen> + Send + 'static>(
@@ -25,57 +41,131 @@ pub fn start<M: From<Seen> + Send + 'static>(
     pods: impl IntoIterator<Item = (String, String)>,
     to: &Sender<M>,
 ) {
-    let every = Config::default();
-    forward(guarded::<MailDomain>(client, every.clone()), "maildomains", Seen::Domain, to);
-    forward(guarded::<Mailbox>(client, every.clone()), "mailboxes", Seen::Mailbox, to);
-    forward(guarded::<MailAlias>(client, every), "mailaliases", Seen::Alias, to);
+    // One object that cannot be decoded must not stop the others.
+    let domains = Watch::<Guarded<MailDomain>>::everywhere(client, "maildomains");
+    domains.start(Config::default(), Seen::Domain, to);
+    Watch::<Guarded<Mailbox>>::everywhere(client, "mailboxes").start(Config::default(), Seen::Mailbox, to);
+    Watch::<Guarded<MailAlias>>::everywhere(client, "mailaliases").start(Config::default(), Seen::Alias, to);
     let ours = Config::default().labels(&objects::selector(installation));
-    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    forward(watcher::watcher(config_maps, ours), "configmaps", Seen::ConfigMap, to);
+    Watch::<ConfigMap>::within(client, namespace, "configmaps").start(ours, Seen::ConfigMap, to);
     for (cell, pod) in pods {
         let one = Config::default().fields(&format!("metadata.name={pod}"));
-        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        forward(
-            watcher::watcher(pods, one),
-            "pods",
-            move |event| Seen::Pod(cell.clone(), Box::new(event)),
-            to,
-        );
+        let seen = move |event| Seen::Pod(cell.clone(), Box::new(event));
+        Watch::<Pod>::within(client, namespace, "pods").start(one, seen, to);
     }
 }
 
-/// One object that cannot be decoded must not stop the others.
-fn guarded<K>(
-    client: &Client,
-    config: Config,
-) -> impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    watcher::watcher(Api::<Guarded<K>>::all(client.clone()), config)
+struct Watch<K> {
+    client: Client,
+    api: Api<K>,
+    resource: &'static str,
+    /// What is there, as far as was seen, and what the list under way has named.
+    known: BTreeSet<ObjectId>,
+    listed: BTreeSet<ObjectId>,
 }
 
-fn forward<K, M>(
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-    resource: &'static str,
-    seen: impl Fn(Event<K>) -> Seen + Send + 'static,
-    to: &Sender<M>,
-) where
-    K: Send + 'static,
-    M: From<Seen> + Send + 'static,
+impl<K> Watch<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
-    let to = to.clone();
-    tokio::spawn(async move {
-        let mut events = std::pin::pin!(events.default_backoff());
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    if to.send(seen(event).into()).await.is_err() {
+    fn everywhere(client: &Client, resource: &'static str) -> Self {
+        Self::new(client, Api::all(client.clone()), resource)
+    }
+
+    fn within(client: &Client, namespace: &str, resource: &'static str) -> Self {
+        Self::new(client, Api::namespaced(client.clone(), namespace), resource)
+    }
+
+    fn new(client: &Client, api: Api<K>, resource: &'static str) -> Self {
+        Self { client: client.clone(), api, resource, known: BTreeSet::new(), listed: BTreeSet::new() }
+    }
+
+    fn start<M: From<Seen> + Send + 'static>(
+        mut self,
+        config: Config,
+        seen: impl Fn(Event<K>) -> Seen + Send + 'static,
+        to: &Sender<M>,
+    ) {
+        let to = to.clone();
+        tokio::spawn(async move {
+            let events = watcher(self.api.clone(), config.timeout(WATCH_SECONDS)).default_backoff();
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        let resource = self.resource;
+                        warn!(resource, %error, "the watch failed and is tried again");
+                        continue;
+                    }
+                };
+                for object in self.note(&event).await {
+                    if to.send(seen(Event::InitApply(object)).into()).await.is_err() {
                         return;
                     }
                 }
-                Err(error) => warn!(resource, %error, "the watch failed and is tried again"),
+                if to.send(seen(event).into()).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Keeps account of what is there; what a list that ends here has left out although it is there.
+    async fn note(&mut self, event: &Event<K>) -> Vec<K> {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                self.listed.insert(ObjectId::of(object.meta()));
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed);
+                let known = std::mem::replace(&mut self.known, listed);
+                let missing = known.into_iter().filter(|id| !self.known.contains(id));
+                let asked: Vec<_> = missing.map(|id| self.get(id)).collect();
+                let found = stream::iter(asked).buffer_unordered(GETS_AT_ONCE).collect::<Vec<_>>().await;
+                let found: Vec<K> = found.into_iter().flatten().collect();
+                if !found.is_empty() {
+                    let (resource, count) = (self.resource, found.len());
+                    warn!(resource, count, "a list left out objects that are there; they stay");
+                }
+                self.known.extend(found.iter().map(|object| ObjectId::of(object.meta())));
+                return found;
+            }
+            Event::Apply(object) => {
+                self.known.insert(ObjectId::of(object.meta()));
+            }
+            Event::Delete(object) => {
+                self.known.remove(&ObjectId::of(object.meta()));
             }
         }
-    });
+        Vec::new()
+    }
+
+    /// One object, read from the storage and no cache; asked for until there is an answer.
+    async fn get(&self, id: ObjectId) -> Option<K> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &id.namespace);
+        let mut pause = FIRST_RETRY;
+        loop {
+            let why = match timeout(GET_TIMEOUT, api.get_opt(&id.name)).await {
+                Ok(Ok(found)) => {
+                    if found.is_none() {
+                        info!(resource = self.resource, %id, "deleted while the watch was broken");
+                    }
+                    return found;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", GET_TIMEOUT.as_secs()),
+            };
+            warn!(resource = self.resource, %id, "whether it is deleted cannot be told, and is asked again: {why}");
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_RETRY);
+        }
+    }
 }
