@@ -4,6 +4,7 @@
 //! ones that it would take what the rules across objects look at.
 
 mod judge;
+mod names;
 pub mod schema;
 mod sources;
 pub mod yaml;

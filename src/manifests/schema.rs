@@ -15,6 +15,8 @@ use kube_cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::names;
+
 /// Every field of `metadata` (ObjectMeta in the Kubernetes API).
 const METADATA: [&str; 15] = [
     "annotations",
@@ -151,7 +153,7 @@ impl Found {
         self.blocking = true;
     }
 
-    /// Names (RFC 1123), and fields that every object has.
+    /// Names, and fields that every object has.
     fn metadata(&mut self, object: &Value) {
         let empty = Value::Object(Map::new());
         let metadata = object.get("metadata").unwrap_or(&empty);
@@ -163,14 +165,8 @@ impl Found {
                 self.said.push(format!("unknown field {:?}", child("metadata", name)));
             }
         }
-        let text = |field: &str| metadata.get(field).and_then(Value::as_str);
-        for (field, trouble) in [("name", name_trouble as fn(&str) -> _), ("namespace", namespace_trouble)] {
-            if let Some((name, trouble)) = text(field).and_then(|name| Some((name, trouble(name)?))) {
-                self.say(
-                    &child("metadata", field),
-                    format!("Invalid value: {}: {trouble}", shown(&name.into())),
-                );
-            }
+        for (field, name, trouble) in names::troubles(metadata) {
+            self.say(&child("metadata", field), format!("Invalid value: {}: {trouble}", shown(&name.into())));
         }
     }
 
@@ -364,35 +360,6 @@ fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
         Some(position) => value.get(position.parse::<usize>().ok()?),
         None => value.get(step),
     })
-}
-
-/// A name as the API server takes it (RFC 1123 subdomain), or its sentence.
-fn name_trouble(name: &str) -> Option<&'static str> {
-    match name.split('.').all(is_label) {
-        _ if name.len() > 253 => Some("must be no more than 253 bytes"),
-        true => None,
-        false => Some(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
-        ),
-    }
-}
-
-/// The name of a namespace (RFC 1123 label), or the API server's sentence.
-fn namespace_trouble(name: &str) -> Option<&'static str> {
-    match is_label(name) {
-        _ if name.len() > 63 => Some("must be no more than 63 bytes"),
-        true => None,
-        false => Some(
-            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
-        ),
-    }
-}
-
-fn is_label(text: &str) -> bool {
-    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.starts_with(alphanumeric)
-        && text.ends_with(alphanumeric)
-        && text.chars().all(|c| alphanumeric(c) || c == '-')
 }
 
 #[cfg(test)]

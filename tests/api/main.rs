@@ -84,9 +84,10 @@ async fn rules_of_one_object() {
     let rows = table();
     let mut wrong = Vec::new();
     for (number, (kind, spec, sentence)) in rows.iter().enumerate() {
-        let result = try_out(client, kind, &object(kind, &format!("row-{number}"), spec)).await;
+        let object = object(kind, &format!("row-{number}"), spec);
+        let result = try_out(client, kind, &object).await;
         let refusal = result.as_ref().err().map(ToString::to_string);
-        wrong.extend(offline::disagreement(kind, &format!("row-{number}"), spec, refusal.as_deref()));
+        wrong.extend(offline::disagreement(&object, refusal.as_deref()));
         match result {
             Ok(_) if sentence.is_empty() => {}
             Ok(_) => wrong.push(format!("let in: {kind} {spec}")),
@@ -95,6 +96,15 @@ async fn rules_of_one_object() {
             Err(error) => {
                 wrong.push(format!("{kind} {spec} is refused without saying `{sentence}`: {error}"))
             }
+        }
+    }
+    for (metadata, good) in offline::metadata() {
+        let mut object = object("Mailbox", "a", &json!({ "address": "a@example.org" }));
+        object.metadata = serde_json::from_value(metadata.clone()).expect("metadata");
+        let refusal = try_out(client, "Mailbox", &object).await.err().map(|error| error.to_string());
+        wrong.extend(offline::disagreement(&object, refusal.as_deref()));
+        if refusal.is_none() != good {
+            wrong.push(format!("{metadata}: {refusal:?}"));
         }
     }
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));

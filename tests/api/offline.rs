@@ -9,25 +9,62 @@ use vmail_operator::manifests::yaml::documents;
 use crate::apiserver::programs;
 
 /// Where `check` would say something else than the API server did: let in or refused, and in which words.
-pub fn disagreement(kind: &str, name: &str, spec: &Value, refusal: Option<&str>) -> Option<String> {
-    let crd = vmail_operator::api::crds().into_iter().find(|crd| crd.spec.names.kind == kind)?;
-    let object = json!({
-        "apiVersion": "vmail.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec,
-    });
+pub fn disagreement(object: &impl serde::Serialize, refusal: Option<&str>) -> Option<String> {
+    let object = serde_json::to_value(object).expect("JSON");
+    let crd = vmail_operator::api::crds().into_iter().find(|crd| crd.spec.names.kind == object["kind"])?;
     match (Schema::of(&crd)?.judge(&object), refusal) {
         (Ok(_), None) => None,
-        (Ok(_), Some(refusal)) => Some(format!("check lets in: {kind} {spec}: {refusal}")),
-        (Err(said), None) => Some(format!("check refuses: {kind} {spec}: {}", said.join("; "))),
+        (Ok(_), Some(refusal)) => Some(format!("check lets in: {object}: {refusal}")),
+        (Err(said), None) => Some(format!("check refuses: {object}: {}", said.join("; "))),
         (Err(said), Some(refusal)) => {
             // What is added for those who write YAML is in parentheses.
             let sentences =
                 said.iter().map(|said| said.split(" (put it in quotes").next().unwrap_or_default());
             let other =
                 sentences.filter(|sentence| !refusal.contains(sentence)).collect::<Vec<_>>().join("; ");
-            (!other.is_empty())
-                .then(|| format!("check says of {kind} {spec}: {other}\nthe API server: {refusal}"))
+            (!other.is_empty()).then(|| format!("check says of {object}: {other}\nthe API server: {refusal}"))
         }
     }
+}
+
+/// Metadata, and whether the API server lets it in.
+pub fn metadata() -> Vec<(Value, bool)> {
+    let mut rows = vec![
+        (json!({ "name": "a" }), true),
+        (json!({ "name": "a.b-c.0" }), true),
+        (json!({ "name": "A" }), false),
+        (json!({ "name": "a@example.org" }), false),
+        (json!({ "name": "a..b" }), false),
+        (json!({ "name": "a".repeat(253) }), true),
+        (json!({ "name": "a".repeat(254) }), false),
+    ];
+    let long = "a".repeat(64);
+    for (key, good) in [
+        ("a", true),
+        ("A.b_c-0", true),
+        ("example.org/A", true),
+        ("a b", false),
+        ("-a", false),
+        ("", false),
+        ("/a", false),
+        ("a/", false),
+        ("a/b/c", false),
+        ("a_b/c", false),
+        (long.as_str(), false),
+        (&long[1..], true),
+    ] {
+        rows.push((json!({ "name": "a", "labels": { key: "" } }), good));
+        rows.push((json!({ "name": "a", "annotations": { key: "any\nthing" } }), good));
+    }
+    // Keys of annotations are judged in lower case.
+    rows.push((json!({ "name": "a", "labels": { "Example.org/a": "" } }), false));
+    rows.push((json!({ "name": "a", "annotations": { "Example.org/a": "" } }), true));
+    for (value, good) in
+        [("", true), ("A.b_c-0", true), ("a b", false), ("-", false), (&long, false), (&long[1..], true)]
+    {
+        rows.push((json!({ "name": "a", "labels": { "a": value } }), good));
+    }
+    rows
 }
 
 /// Scalars, and whatever else kubectl reads in a way of its own.
