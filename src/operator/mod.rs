@@ -8,6 +8,7 @@ mod http;
 mod index;
 pub mod lease;
 pub mod objects;
+mod pauses;
 mod publish;
 mod reconcile;
 mod record_events;

@@ -4,7 +4,7 @@
 //! way out. Every pass starts from all that is known, so that it does not matter where the one before
 //! it stopped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +27,13 @@ use super::http::{Health, TURN_EVERY};
 use super::index::{Index, PodSeen, Seen, Stored};
 use super::lease::Held;
 use super::objects::{content_hashes, is_shard, revision_config_maps, table_config_maps};
+use super::pauses::Pauses;
 use super::publish::{Desk, Found, Outcome, Publisher};
 use super::report_status::{StatusWriter, Written};
 use super::write::{WriteError, Writer};
 
 /// Writes of one pass that are under way at the same time.
 pub const WRITES_AT_ONCE: usize = 16;
-/// Pause after a write that failed.
-const RETRY: Duration = Duration::from_secs(1);
 /// A record changes at most this often in one pass: its machine has fewer states.
 const STEPS: usize = 8;
 
@@ -86,8 +85,9 @@ pub struct Reconciler {
     held: Held,
     to_self: mpsc::Sender<Message>,
     pods: BTreeMap<String, watch::Sender<Option<PodSeen>>>,
-    /// When a write that failed is tried again.
-    retry: Option<Instant>,
+    /// Domains whose record, and cells whose tables, could not be written.
+    record_pauses: Pauses<String>,
+    table_pauses: Pauses<String>,
     complaint: String,
 }
 
@@ -113,7 +113,8 @@ impl Reconciler {
             held,
             to_self,
             pods: BTreeMap::new(),
-            retry: None,
+            record_pauses: Pauses::default(),
+            table_pauses: Pauses::default(),
             complaint: String::new(),
             config,
         }
@@ -196,14 +197,19 @@ impl Reconciler {
             }
             _ => None,
         });
-        let failed = self.retry.into_iter().chain(self.statuses.next_look());
-        let all = cells.chain(writes).chain(drains).chain(self.desk.next_look()).chain(failed);
+        // One that is due and was not begun waits for something else.
+        let dns = self.desk.next_look().map(|at| at.max(now + Duration::from_secs(1)));
+        let failed = [
+            self.record_pauses.next_look(now),
+            self.table_pauses.next_look(now),
+            self.statuses.next_look(now),
+        ];
+        let all = cells.chain(writes).chain(drains).chain(dns).chain(failed.into_iter().flatten());
         // Not at once again and again for something that stays due.
         all.min().map_or(now + TURN_EVERY, |at| at.max(now + Duration::from_millis(20)))
     }
 
     async fn pass(&mut self) {
-        self.retry = None;
         let directory = Arc::new(self.settle_records().await);
         for name in self.cells.keys().cloned().collect::<Vec<_>>() {
             self.write_tables(&name, &directory).await;
@@ -225,24 +231,19 @@ impl Reconciler {
 
     /// Moves the records on until they stand still; what is served then follows from them.
     async fn settle_records(&mut self) -> Directory {
-        let mut failed = BTreeSet::new();
         for _ in 0..STEPS {
             let directory = self.directory();
-            let changes = self.record_changes(&directory, &failed);
+            let changes = self.record_changes(&directory);
             if changes.is_empty() {
                 return directory;
             }
-            self.store(changes, &mut failed).await;
+            self.store(changes).await;
         }
         self.directory()
     }
 
     /// The records that are to change: domain, and the new record or `None` to remove it.
-    fn record_changes(
-        &self,
-        directory: &Directory,
-        failed: &BTreeSet<String>,
-    ) -> Vec<(String, Option<Record>)> {
+    fn record_changes(&self, directory: &Directory) -> Vec<(String, Option<Record>)> {
         let limits = Limits {
             drain_margin: Duration::from_secs(self.config.dns.drain_margin_seconds.into()),
             queue_deadline: Duration::from_secs(self.config.dns.queue_deadline_seconds.into()),
@@ -260,7 +261,8 @@ impl Reconciler {
             let next = records::step(&stored.record, &facts, limits, now);
             (next.as_ref() != Some(&stored.record)).then(|| (domain.clone(), next))
         });
-        new.chain(moved).filter(|(domain, _)| !failed.contains(domain)).collect()
+        let now = Instant::now();
+        new.chain(moved).filter(|(domain, _)| !self.record_pauses.holds(domain, now)).collect()
     }
 
     fn facts<'a>(&'a self, domain: &str, stored: &Stored, directory: &'a Directory) -> Facts<'a> {
@@ -280,7 +282,7 @@ impl Reconciler {
         }
     }
 
-    async fn store(&mut self, changes: Vec<(String, Option<Record>)>, failed: &mut BTreeSet<String>) {
+    async fn store(&mut self, changes: Vec<(String, Option<Record>)>) {
         let writer = &self.writer;
         let records = &self.index.records;
         let writes = changes.into_iter().map(|(domain, record)| async move {
@@ -303,23 +305,20 @@ impl Reconciler {
                         info!(domain, from = before, to = after, "domain record");
                     }
                     self.index.apply_config_map(map);
+                    self.record_pauses.over(&domain);
                 }
                 Ok(None) => {
                     info!(domain, "domain record removed: the domain is withdrawn");
                     self.index.records.remove(&domain);
                     self.desk.forget(&domain);
+                    self.record_pauses.over(&domain);
                 }
                 Err(error) => {
-                    self.note_failure(&error);
-                    failed.insert(domain);
+                    warn!("{error}");
+                    self.record_pauses.failed(domain, Instant::now());
                 }
             }
         }
-    }
-
-    fn note_failure(&mut self, error: &WriteError) {
-        warn!("{error}");
-        self.retry = Some(Instant::now() + RETRY);
     }
 
     /// Brings the ConfigMaps of a cell to what the directory wants, and its kubelet to look at them.
@@ -350,13 +349,14 @@ impl Reconciler {
             maps.iter().filter(|map| !is_standing(&self.index.tables, map)).collect();
         if changed.is_empty() {
             cell.stands(rendered, None);
-            if cell.settled() {
+            if cell.settled() && !self.table_pauses.holds(&name.to_owned(), now) {
                 self.remove_leftovers(name, &maps).await;
             }
-        } else if cell.may_write(now).is_ok() {
+        } else if cell.may_write(now).is_ok() && !self.table_pauses.holds(&name.to_owned(), now) {
             let revision = rendered.packed.index.revision.clone();
             if self.write_maps(name, changed).await {
                 info!(cell = name, revision, "tables written");
+                self.table_pauses.over(&name.to_owned());
                 if let Some(cell) = self.cells.get_mut(name) {
                     cell.stands(rendered, Some(now));
                 }
@@ -367,8 +367,9 @@ impl Reconciler {
             && let Some(value) = cell.poke_due(Instant::now())
         {
             let pod = cell.pod().to_owned();
+            // The next poke comes by itself.
             match self.writer.poke(&pod, &value).await {
-                Err(error) if !error.is_not_found() => self.note_failure(&error),
+                Err(error) if !error.is_not_found() => warn!("{error}"),
                 Ok(()) | Err(_) => {}
             }
         }
@@ -385,12 +386,13 @@ impl Reconciler {
                 match result {
                     Ok(map) => self.index.apply_config_map(map),
                     Err(error) => {
-                        self.note_failure(&error);
+                        warn!("{error}");
                         all = false;
                     }
                 }
             }
             if !all {
+                self.table_pauses.failed(cell.to_owned(), Instant::now());
                 return false;
             }
         }
@@ -406,7 +408,11 @@ impl Reconciler {
         for name in left {
             match self.writer.remove_config_map(cell, &name).await {
                 Ok(()) => drop(self.index.tables.remove(&name)),
-                Err(error) => self.note_failure(&error),
+                Err(error) => {
+                    warn!("{error}");
+                    self.table_pauses.failed(cell.to_owned(), Instant::now());
+                    return;
+                }
             }
         }
     }

@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use rand::Rng;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -24,13 +22,10 @@ use crate::status::{self, Programmed, Publication};
 
 use super::cells::Cell;
 use super::index::{Index, Known, version};
+use super::pauses::Pauses;
 use super::reconcile::{Message, WRITES_AT_ONCE};
 use super::record_events::EventRecorder;
 use super::write::{WriteError, Writer};
-
-/// Pauses of one object after a failure: the API server has others to serve.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// A status that was written, or not.
 #[derive(Debug)]
@@ -72,8 +67,7 @@ pub struct StatusWriter {
     at_once: Arc<Semaphore>,
     to: mpsc::Sender<Message>,
     under_way: BTreeSet<(Kind, ObjectId)>,
-    /// What could not be written: when it may be tried again, and how often it failed in a row.
-    paused: BTreeMap<(Kind, ObjectId), (Instant, u32)>,
+    pauses: Pauses<(Kind, ObjectId)>,
     events: EventRecorder,
 }
 
@@ -82,7 +76,7 @@ impl StatusWriter {
     pub fn new(writer: Writer, to: mpsc::Sender<Message>) -> Self {
         let events = EventRecorder::start(writer.clone());
         let at_once = Arc::new(Semaphore::new(WRITES_AT_ONCE));
-        Self { writer, at_once, to, under_way: BTreeSet::new(), paused: BTreeMap::new(), events }
+        Self { writer, at_once, to, under_way: BTreeSet::new(), pauses: Pauses::default(), events }
     }
 
     /// Starts to write every status that says something else than what is to be said.
@@ -93,8 +87,6 @@ impl StatusWriter {
         cells: &BTreeMap<String, Cell>,
         publications: &BTreeMap<String, Publication>,
     ) {
-        // Those that no longer need to be written, or are gone.
-        self.paused.retain(|_, (until, _)| Instant::now() < *until + LAST_RETRY);
         let now = Timestamp::now();
         let unserved = || Programmed::AsBefore(Reason::Pending, "the domain is not served".to_owned());
         let cell_of =
@@ -163,8 +155,7 @@ impl StatusWriter {
     fn write(&mut self, target: Target, news: Vec<News>) {
         let (kind, id) = target.key();
         let key = (kind, id.clone());
-        let paused = self.paused.get(&key).is_some_and(|(until, _)| Instant::now() < *until);
-        if paused || !self.under_way.insert(key) {
+        if self.pauses.holds(&key, Instant::now()) || !self.under_way.insert(key) {
             return;
         }
         let (writer, at_once, to) = (self.writer.clone(), self.at_once.clone(), self.to.clone());
@@ -191,27 +182,29 @@ impl StatusWriter {
         let (kind, id) = written.target.key();
         let key = (kind, id.clone());
         self.under_way.remove(&key);
-        let failures = self.paused.remove(&key).map_or(0, |(_, failures)| failures);
         match written.result {
-            Ok(version) => match written.target {
-                Target::Domain(id, status) => note(index.domains.get_mut(&id), status, version),
-                Target::Mailbox(id, status) => note(index.mailboxes.get_mut(&id), status, version),
-                Target::Alias(id, status) => note(index.aliases.get_mut(&id), status, version),
-            },
-            Err(error) if error.is_not_found() => debug!("{error}: it was deleted meanwhile"),
+            Ok(version) => {
+                self.pauses.over(&key);
+                match written.target {
+                    Target::Domain(id, status) => note(index.domains.get_mut(&id), status, version),
+                    Target::Mailbox(id, status) => note(index.mailboxes.get_mut(&id), status, version),
+                    Target::Alias(id, status) => note(index.aliases.get_mut(&id), status, version),
+                }
+            }
+            Err(error) if error.is_not_found() => {
+                debug!("{error}: it was deleted meanwhile");
+                self.pauses.over(&key);
+            }
             Err(error) => {
                 warn!("{error}");
-                let pause = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(LAST_RETRY);
-                let pause = pause.mul_f64(rand::rng().random_range(0.8..1.2));
-                self.paused.insert(key, (Instant::now() + pause, failures + 1));
+                self.pauses.failed(key, Instant::now());
             }
         }
     }
 
     /// When a status that could not be written is to be tried again.
-    pub fn next_look(&self) -> Option<Instant> {
-        let now = Instant::now();
-        self.paused.values().map(|(until, _)| *until).filter(|until| *until > now).min()
+    pub fn next_look(&self, now: Instant) -> Option<Instant> {
+        self.pauses.next_look(now)
     }
 
     /// How many Events were recorded, and how many were dropped.

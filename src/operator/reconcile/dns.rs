@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::api::conditions::Reason;
 use crate::config::Right;
@@ -85,13 +86,18 @@ impl Reconciler {
         if stored.record == record {
             return true;
         }
+        if self.record_pauses.holds(&record.domain, Instant::now()) {
+            return false;
+        }
         match self.writer.record(&record, Some(stored)).await {
             Ok(map) => {
                 self.index.apply_config_map(map);
+                self.record_pauses.over(&record.domain);
                 true
             }
             Err(error) => {
-                self.note_failure(&error);
+                warn!("{error}");
+                self.record_pauses.failed(record.domain, Instant::now());
                 false
             }
         }
