@@ -18,6 +18,9 @@ mod revision;
 #[allow(dead_code)]
 mod server;
 
+mod answers;
+mod events;
+mod fault;
 mod proxy;
 mod scenarios;
 mod watch;

@@ -171,7 +171,7 @@ async fn crash(parts: &mut Parts, scenario: Scenario, every: usize) -> Result<St
             }
             wrong.extend(ended.violations.iter().map(|violation| format!("{at}: {violation}")));
             if ended.state != reference.state {
-                let differs = differences(&reference.state, &ended.state);
+                let differs = reference.state.differences(&ended.state);
                 wrong.push(format!("{at}: another end: {differs}"));
             }
             if ended.digest != reference.digest {
@@ -189,14 +189,6 @@ async fn crash(parts: &mut Parts, scenario: Scenario, every: usize) -> Result<St
         began.elapsed().as_secs()
     );
     if wrong.is_empty() { Ok(row) } else { Err(format!("{row}\n{}", wrong.join("\n"))) }
-}
-
-fn differences(reference: &State, state: &State) -> String {
-    let keys = reference.stored.keys().chain(state.stored.keys());
-    let differing = keys.filter(|key| reference.stored.get(*key) != state.stored.get(*key));
-    let shown =
-        differing.map(|key| format!("{key}: {:?} -> {:?}", reference.stored.get(key), state.stored.get(key)));
-    shown.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("; ")
 }
 
 /// `VMAIL_FAULTS=all` tries every write of every scenario; otherwise a few of some.

@@ -14,17 +14,20 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::runtime::wait::{await_condition, conditions};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::apiserver::ApiServer;
+use crate::fault::Side;
 use crate::pod::{Pod, TOKEN, Volumes};
 use crate::proxy::{self, Shared, Tally};
 use crate::revision::mount_files;
 use crate::server::{KEY, Server};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Without a write for so long, nothing more is to come.
 const SILENCE: Duration = Duration::from_millis(1200);
 const ZONES: [&str; 2] = ["one.test", "two.test"];
@@ -66,6 +69,8 @@ pub struct World<'a> {
     pub killed: Arc<Mutex<usize>>,
     /// How often it was started again after that.
     restarted: AtomicUsize,
+    /// How often it ended by itself.
+    pub ended: AtomicUsize,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -107,8 +112,8 @@ impl<'a> World<'a> {
             }
         });
         let (api, token) = parts.api.admin();
-        let api_url = proxy::start(api, Some(token), tally.clone(), kill.clone()).await;
-        let pdns_url = proxy::start(parts.pdns.url(), None, tally.clone(), kill).await;
+        let api_url = proxy::start(Side::Api, api, Some(token), tally.clone(), kill.clone()).await;
+        let pdns_url = proxy::start(Side::PowerDns, parts.pdns.url(), None, tally.clone(), kill).await;
 
         let uid = prepare(&parts.api.client, &namespace).await;
         let pod = Arc::new(Pod::start(Volumes::new(), &["--settle-seconds", "0", "--pod-uid", &uid]));
@@ -122,6 +127,7 @@ impl<'a> World<'a> {
                 "powerdns": { "url": pdns_url, "apiKeyFile": dir.path().join("key") },
                 "resolver": parts.pdns.dns.to_string(),
                 "drainMarginSeconds": 0,
+                "checkIntervalSeconds": 5,
             },
             "vanishedSeconds": 0,
         });
@@ -145,6 +151,7 @@ impl<'a> World<'a> {
             operator,
             killed,
             restarted: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             tasks: vec![killer, forwarder],
         };
         let kubelet = kubelet(world.namespaced(), world.namespaced(), world.pod.volumes.revision());
@@ -180,9 +187,19 @@ impl<'a> World<'a> {
         let leases: Api<Lease> = self.namespaced();
         // There may be none.
         let _ = leases.delete("vmail", &DeleteParams::default()).await;
+        *self.operator.lock().expect("not poisoned") = Some(self.spawn());
+    }
+
+    /// Starts another operator beside the one that runs, which is handed over.
+    pub fn start_second(&self) -> Option<Child> {
+        self.operator.lock().expect("not poisoned").replace(self.spawn())
+    }
+
+    /// An operator that competes for the lease.
+    fn spawn(&self) -> Child {
         let file = |name: &str| self.dir.path().join(name);
         let log = std::fs::File::options().create(true).append(true).open(file("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_vmail-operator"))
+        Command::new(env!("CARGO_BIN_EXE_vmail-operator"))
             .args(["run", "--namespace", &self.namespace, "--listen", "127.0.0.1:0"])
             .arg("--config")
             .arg(file("config.yaml"))
@@ -193,8 +210,88 @@ impl<'a> World<'a> {
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
-            .expect("the operator starts");
-        *self.operator.lock().expect("not poisoned") = Some(child);
+            .expect("the operator starts")
+    }
+
+    /// Sends the operator a signal.
+    pub fn signal(&self, signal: Signal) {
+        let operator = self.operator.lock().expect("not poisoned");
+        let pid = i32::try_from(operator.as_ref().expect("it runs").id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("sent");
+    }
+
+    /// Starts an operator that ended by itself again, as the kubelet does.
+    async fn revive(&self) {
+        let ended = match self.operator.lock().expect("not poisoned").as_mut() {
+            Some(child) => child.try_wait().expect("a state").is_some(),
+            None => false,
+        };
+        if ended {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+            self.start_operator().await;
+        }
+    }
+
+    /// Whether the operator ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let mut operator = self.operator.lock().expect("not poisoned");
+        operator.as_mut().is_some_and(|child| child.try_wait().expect("a state").is_some())
+    }
+
+    /// Makes somebody else the holder of the lease.
+    pub async fn take_lease(&self) {
+        let leases: Api<Lease> = self.namespaced();
+        let other = json!({ "spec": { "holderIdentity": "other", "renewTime": null } });
+        leases.patch("vmail", &PatchParams::default(), &Patch::Merge(other)).await.expect("taken");
+    }
+
+    /// Takes a zone away for a while; it comes back with the records that it had.
+    pub async fn lose_zone(&self, zone: &str, duration: Duration) {
+        let pdns = &self.parts.pdns;
+        let owner = format!("_vmail-owner.{zone}");
+        let (mx, txt) = (pdns.get(zone, zone, "MX").await, pdns.get(zone, &owner, "TXT").await);
+        pdns.delete_zone(zone).await;
+        tokio::time::sleep(duration).await;
+        pdns.zone(zone, "Native").await;
+        for (name, kind, found) in [(zone, "MX", mx), (owner.as_str(), "TXT", txt)] {
+            let (ttl, contents) = found.expect("it stood there");
+            let contents: Vec<&str> = contents.iter().map(String::as_str).collect();
+            pdns.put(zone, name, kind, u32::try_from(ttl).expect("a TTL"), &contents).await;
+        }
+    }
+
+    /// Deletes the record of a domain behind the operator's back.
+    pub async fn delete_record(&self, domain: &str) {
+        let maps: Api<ConfigMap> = self.namespaced();
+        let name = format!("vmail-domain.{domain}");
+        maps.delete(&name, &DeleteParams::default()).await.expect("deleted");
+    }
+
+    /// Writes into the record of a domain behind the operator's back; what was there.
+    pub async fn edit_record(&self, domain: &str, edit: impl Fn(&str) -> String) -> String {
+        let maps: Api<ConfigMap> = self.namespaced();
+        let name = format!("vmail-domain.{domain}");
+        let map = maps.get(&name).await.expect("it is there");
+        let before = map.data.and_then(|mut data| data.remove("record.yaml")).expect("a record");
+        let patch = json!({ "data": { "record.yaml": edit(&before) } });
+        maps.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("written");
+        before
+    }
+
+    /// The path of a resource, as the operator lists it.
+    pub fn path(&self, resource: &str) -> String {
+        match resource {
+            "configmaps" | "pods" => format!("/api/v1/namespaces/{}/{resource}", self.namespace),
+            _ => format!("/apis/vmail.dev/v1alpha1/{resource}"),
+        }
+    }
+
+    /// The text of an answer of the API server's.
+    pub async fn list(&self, path: &str) -> String {
+        let (api, token) = self.parts.api.admin();
+        let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy().build();
+        let request = client.expect("a client").get(format!("{api}{path}")).bearer_auth(token);
+        request.send().await.expect("answers").text().await.expect("a text")
     }
 
     pub fn stop_operator(&self) {
@@ -241,6 +338,7 @@ impl<'a> World<'a> {
                 self.tally.lock().expect("not poisoned").arm(None);
                 self.start_operator().await;
             }
+            self.revive().await;
             let count = self.tally.lock().expect("not poisoned").writes().len();
             let state = self.state().await;
             if count != last || !done(&state) {
@@ -352,6 +450,15 @@ impl State {
     /// Whether there are just these objects, and all are ready.
     pub fn all_ready(&self, count: usize) -> bool {
         self.ready.len() == count && self.ready.values().all(|ready| *ready)
+    }
+
+    /// What differs in another state, for a message.
+    pub fn differences(&self, other: &State) -> String {
+        let keys: std::collections::BTreeSet<_> = self.stored.keys().chain(other.stored.keys()).collect();
+        let differing = keys.into_iter().filter(|key| self.stored.get(*key) != other.stored.get(*key));
+        let shown =
+            differing.map(|key| format!("{key}: {:?} -> {:?}", self.stored.get(key), other.stored.get(key)));
+        shown.collect::<Vec<_>>().join("; ")
     }
 
     /// The phase in a domain's record.
