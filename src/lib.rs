@@ -11,6 +11,7 @@ pub mod config;
 pub mod directory;
 pub mod dns;
 pub mod events;
+pub mod http;
 pub mod import;
 pub mod manifests;
 pub mod operator;

@@ -16,6 +16,7 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::http;
 use crate::postfix::main_cf;
 use crate::revision::{FORMAT, Report, Storage};
 
@@ -145,7 +146,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
         token_file: options.token_file.clone(),
         public: PUBLIC.into(),
     };
-    let server = tokio::spawn(async move { axum::serve(listener, report::router(endpoint)).await });
+    let server = tokio::spawn(http::serve(listener, report::router(endpoint)));
 
     let (draining, drained) = watch::channel(BTreeSet::new());
     let storage = tokio::spawn(watch_storage(options.vmail_dir.clone(), report.clone()));

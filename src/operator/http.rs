@@ -11,7 +11,6 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::error;
 
 /// The reconcile loop turns at least this often, events or not.
 pub const TURN_EVERY: Duration = Duration::from_secs(5);
@@ -70,7 +69,5 @@ pub async fn serve(listener: TcpListener, health: Health) {
             get(|State(health): State<Health>| async move { health.0.metrics.borrow().clone() }),
         )
         .with_state(health);
-    if let Err(error) = axum::serve(listener, app).await {
-        error!(%error, "the health endpoint ended");
-    }
+    crate::http::serve(listener, app).await;
 }
