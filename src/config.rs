@@ -235,6 +235,11 @@ impl Config {
         Ok(config)
     }
 
+    /// The Service by which pods of the same namespace reach a cell's port 25: the chart names it so.
+    pub fn smtp_service(&self, cell: &str) -> String {
+        format!("{}-smtp-{cell}", self.name)
+    }
+
     /// What stands in our ownership records.
     pub fn owner_id(&self) -> &str {
         let default = || self.cells.get("default").map_or("", |cell| cell.hostname.as_str());

@@ -66,11 +66,12 @@ impl Refusal {
 /// A revision that compiles and passes `postfix check`, beside the live one.
 #[derive(Debug)]
 pub struct Staged {
+    routes: Vec<(PathBuf, PathBuf)>,
     adding: Vec<(PathBuf, PathBuf)>,
     removing: Vec<(PathBuf, PathBuf)>,
     /// Whether `main.cf` or `master.cf` differ.
     pub config_changed: bool,
-    /// Whether a table that says which domains are served differs.
+    /// Whether a table differs that running processes remember.
     pub domains_changed: bool,
 }
 
@@ -88,8 +89,13 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
 
     let differs = |name: &str| live.is_none_or(|live| live.file(name) != next.file(name));
     let config_changed = differs("main.cf") || differs("master.cf");
-    let mut staged =
-        Staged { adding: Vec::new(), removing: Vec::new(), config_changed, domains_changed: false };
+    let mut staged = Staged {
+        routes: Vec::new(),
+        adding: Vec::new(),
+        removing: Vec::new(),
+        config_changed,
+        domains_changed: false,
+    };
     let mut names: Vec<String> = next.tables().cloned().collect();
     tables::order(&mut names);
     for name in &names {
@@ -100,10 +106,8 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
             staged.domains_changed = true;
         }
         let live_file = layout.config.join("tables").join(format!("{name}.cdb"));
-        let phases = [
-            ("adding", steps.adding, &mut staged.adding),
-            ("removing", steps.removing, &mut staged.removing),
-        ];
+        let adding = if name == tables::ROUTES { &mut staged.routes } else { &mut staged.adding };
+        let phases = [("adding", steps.adding, adding), ("removing", steps.removing, &mut staged.removing)];
         for (phase, text, list) in phases {
             let Some(text) = text else { continue };
             make_directory(&staging.join(phase)).map_err(failed)?;
@@ -113,7 +117,8 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
         }
     }
     staged.removing.reverse();
-    compile(&staging, staged.adding.iter().chain(&staged.removing).map(|(source, _)| source)).await?;
+    let all = staged.routes.iter().chain(&staged.adding).chain(&staged.removing);
+    compile(&staging, all.map(|(source, _)| source)).await?;
     if config_changed {
         check(layout, &staging, next).await?;
     }
@@ -163,9 +168,15 @@ async fn check(layout: &Layout, staging: &Path, next: &Revision) -> Result<(), R
 }
 
 impl Staged {
-    /// Puts the additions in place, mailboxes first.
-    pub fn add(&self, layout: &Layout) -> io::Result<()> {
+    /// Puts new routes in place. Whether there are any, so that Postfix is to be reloaded before it gets new aliases.
+    pub fn add_routes(&self, layout: &Layout) -> io::Result<bool> {
         make_directory(&layout.config.join("tables"))?;
+        put(&self.routes)?;
+        Ok(!self.routes.is_empty())
+    }
+
+    /// Puts the other additions in place, mailboxes first.
+    pub fn add(&self) -> io::Result<()> {
         put(&self.adding)
     }
 

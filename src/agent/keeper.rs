@@ -281,7 +281,10 @@ impl Keeper {
     ) -> Result<(), Refusal> {
         let start = |error: &dyn std::fmt::Display| Refusal { passing: true, ..Refusal::new("Start", error) };
         if !staged.config_changed {
-            staged.add(&self.layout).and_then(|()| staged.remove()).map_err(|error| start(&error))?;
+            if staged.add_routes(&self.layout).map_err(|error| start(&error))? {
+                self.reload(next, Listen::Public).await?;
+            }
+            staged.add().and_then(|()| staged.remove()).map_err(|error| start(&error))?;
             if staged.domains_changed {
                 self.reload(next, Listen::Public).await?;
             }
@@ -290,7 +293,8 @@ impl Keeper {
         if let Some(before) = before {
             self.reload(before, Listen::Private).await?;
         }
-        staged.add(&self.layout).and_then(|()| staged.remove()).map_err(|error| start(&error))?;
+        staged.add_routes(&self.layout).map_err(|error| start(&error))?;
+        staged.add().and_then(|()| staged.remove()).map_err(|error| start(&error))?;
         if self.postfix.is_running() {
             self.reload(next, Listen::Private).await?;
         } else {
@@ -343,7 +347,8 @@ impl Keeper {
             return install::clear(&self.layout).map_err(|error| failed(error.to_string()));
         };
         let staged = install::stage(&self.layout, None, before).await.map_err(|r| failed(r.message))?;
-        staged.add(&self.layout).map_err(|error| failed(error.to_string()))?;
+        let added = staged.add_routes(&self.layout).and_then(|_| staged.add());
+        added.map_err(|error| failed(error.to_string()))?;
         if self.postfix.is_running() {
             return self.reload(before, Listen::Public).await.map_err(|refusal| failed(refusal.message));
         }

@@ -1,7 +1,7 @@
 //! The sources of Postfix lookup tables, and the order in which changed ones go live (pure).
 //!
 //! Tables go live one by one, and mail comes in meanwhile. So first everything that is added goes in,
-//! mailboxes before the aliases that lead to them, domains last; then what is taken away goes out in the
+//! mailboxes and routes before the aliases that lead to them, domains last; then what is taken away goes out in the
 //! reverse order. A table that both gains and loses entries passes through a state with all of the new
 //! and whatever of the old is not in the new: no address is ever missing that both revisions have.
 
@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use crate::postfix::main_cf::TABLES;
 use crate::revision::DOMAINS_FILE;
 
-/// Additions in this order, removals in the reverse. Tables that this version does not know come second.
-const ORDER: [&str; 5] = [
+/// Additions in this order, removals in the reverse. Tables that this version does not know come third.
+const ORDER: [&str; 6] = [
+    ROUTES,
     "check_recipient_access",
     "virtual_mailbox_maps",
     "virtual_alias_maps",
@@ -24,17 +25,21 @@ pub fn is_table(name: &str) -> bool {
     !["main.cf", "master.cf", DOMAINS_FILE].contains(&name)
 }
 
-/// Whether a table says which domains are served: running smtpd processes remember that, so a change
-/// needs a reload.
+/// Whether a table says which domains are served, or where mail to a domain goes: running processes remember that,
+/// so a change needs a reload.
 pub fn decides_domains(name: &str) -> bool {
-    ["virtual_mailbox_domains", "virtual_alias_domains"].contains(&name)
+    name == ROUTES || ["virtual_mailbox_domains", "virtual_alias_domains"].contains(&name)
 }
+
+/// The table that says where mail to domains of other cells goes. trivial-rewrite(8) looks for a new one every ten
+/// seconds, and qmgr(8) remembers the last answer: what is added must be in use before aliases lead there.
+pub const ROUTES: &str = "transport_maps";
 
 /// Sorts table names into the order of additions.
 pub fn order(names: &mut [String]) {
     names.sort_by_key(|name| {
         let place = ORDER.iter().position(|known| known == name);
-        place.map_or(1, |place| if place == 0 { 0 } else { place + 1 })
+        place.map_or(2, |place| if place < 2 { place } else { place + 1 })
     });
 }
 
@@ -167,7 +172,7 @@ mod tests {
         let mut names: Vec<String> = TABLES.iter().map(|name| name.to_string()).collect();
         names.push("another".into());
         order(&mut names);
-        let expected = [ORDER[0], "another", ORDER[1], ORDER[2], ORDER[3], ORDER[4]];
+        let expected = [ORDER[0], ORDER[1], "another", ORDER[2], ORDER[3], ORDER[4], ORDER[5]];
         assert_eq!(names, expected);
     }
 

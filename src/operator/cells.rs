@@ -95,7 +95,7 @@ impl Cell {
         let vanished: BTreeSet<Address> = self.vanished.keys().cloned().collect();
         let recorded = |domain: &str| records.get(domain).is_some_and(Record::in_tables);
         let hostname = &self.config.hostname;
-        let files = revision_files(directory, &self.name, hostname, &config.postfix, recorded, &vanished);
+        let files = revision_files(directory, &self.name, hostname, config, recorded, &vanished);
         let files = files.map_err(|error| error.to_string())?;
         let packed = Arc::new(shards::pack(&self.name, files, sharded, self.packed.as_deref())?);
         self.packed = Some(packed.clone());

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::main_cf::{MainCf, MainCfError, main_cf, master_cf};
 use super::tables::tables;
+use super::transport::transport_maps;
 use crate::api::address::Address;
-use crate::config::PostfixConfig;
+use crate::config::Config;
 use crate::directory::Directory;
 
 /// The files of one cell by name: `main.cf`, `master.cf`, the lookup tables and the list of domains.
@@ -18,16 +19,18 @@ pub fn revision_files(
     directory: &Directory,
     cell: &str,
     hostname: &str,
-    postfix: &PostfixConfig,
+    config: &Config,
     recorded: impl Fn(&str) -> bool,
     vanished: &BTreeSet<Address>,
 ) -> Result<BTreeMap<String, String>, MainCfError> {
     let main = main_cf(&MainCf {
         hostname: hostname.to_owned(),
-        message_size_limit: postfix.message_size_limit,
-        parameters: postfix.parameters.clone(),
+        message_size_limit: config.postfix.message_size_limit,
+        parameters: config.postfix.parameters.clone(),
     })?;
     let mut files = tables(directory, cell, hostname, recorded, vanished);
+    let routes = transport_maps(directory, cell, hostname, |other| config.smtp_service(other));
+    files.insert("transport_maps".to_owned(), routes);
     files.insert("main.cf".to_owned(), main);
     files.insert("master.cf".to_owned(), master_cf());
     Ok(files)

@@ -19,8 +19,9 @@ pub const MAILBOX_BASE: &str = "/var/vmail";
 pub const PROBE_LISTENER: &str = "127.0.0.1:10025";
 
 /// The lookup tables of a revision, each named after the parameter that refers to it.
-pub const TABLES: [&str; 5] = [
+pub const TABLES: [&str; 6] = [
     "check_recipient_access",
+    "transport_maps",
     "virtual_alias_domains",
     "virtual_alias_maps",
     "virtual_mailbox_domains",
@@ -244,6 +245,7 @@ const SETTINGS: Settings = &[
     (
         "Delivery",
         &[
+            ("transport_maps", "cdb:$config_directory/tables/transport_maps"),
             ("virtual_transport", "virtual"),
             ("virtual_mailbox_base", MAILBOX_BASE),
             ("virtual_uid_maps", "static:2000"),
@@ -301,7 +303,7 @@ pub fn master_cf() -> String {
     text
 }
 
-const SERVICES: [&str; 21] = [
+const SERVICES: [&str; 22] = [
     "pickup unix n - n 60 1 pickup",
     "cleanup unix n - n - 0 cleanup",
     "qmgr unix n - n 300 1 qmgr",
@@ -315,6 +317,12 @@ const SERVICES: [&str; 21] = [
     "proxywrite unix - - n - 1 proxymap",
     "smtp unix - - n - - smtp",
     "relay unix - - n - - smtp",
+    // Mail to other cells, see `transport`: their names are those of Services, and they have no certificates. They
+    // know their domains some time later or earlier than this one; what they refuse is tried again, as is what
+    // virtual(8) refuses.
+    "cell unix - - n - - smtp\n  \
+       -o smtp_host_lookup=native -o smtp_tls_security_level=none\n  \
+       -o smtp_delivery_status_filter=$virtual_delivery_status_filter",
     "showq unix n - n - - showq",
     "error unix - - n - - error",
     "retry unix - - n - - error",

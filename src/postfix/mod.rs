@@ -4,5 +4,6 @@ mod files;
 pub mod main_cf;
 pub mod shards;
 pub mod tables;
+pub mod transport;
 
 pub use files::revision_files;

@@ -48,6 +48,7 @@ fn the_examples_become_the_files_of_a_revision() {
             "main.cf",
             "master.cf",
             "tables/check_recipient_access",
+            "tables/transport_maps",
             "tables/virtual_alias_domains",
             "tables/virtual_alias_maps",
             "tables/virtual_mailbox_domains",

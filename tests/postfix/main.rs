@@ -11,6 +11,7 @@ mod sets;
 #[path = "../directory/trial.rs"]
 mod trial;
 
+mod cells;
 mod changes;
 mod characters;
 mod delivery;

@@ -137,6 +137,22 @@ impl Pod {
         })
     }
 
+    /// A wire to another pod; this one then has the first address on it, the other the second.
+    pub fn wire(&self, other: &Self, [here, there]: [&str; 2]) {
+        let (one, two) = (self.process_one().to_string(), other.process_one().to_string());
+        let run = |command: &[&str]| {
+            let status = Command::new(command[0]).args(&command[1..]).status().unwrap();
+            assert!(status.success(), "{command:?}: {status}");
+        };
+        let link = ["type", "veth", "peer", "name", "wire", "netns", &two];
+        run(&[&["ip", "link", "add", "wire", "netns", &one], &link[..]].concat());
+        for (pod, address) in [(&one, here), (&two, there)] {
+            let ip = ["nsenter", "-t", pod, "-n", "ip"];
+            run(&[&ip[..], &["address", "add", &format!("{address}/24"), "dev", "wire"]].concat());
+            run(&[&ip[..], &["link", "set", "wire", "up"]].concat());
+        }
+    }
+
     /// Tells process 1 to end, and waits until it has.
     pub fn terminate(mut self) -> (ExitStatus, Volumes) {
         kill(self.process_one(), Signal::SIGTERM).unwrap();
