@@ -27,6 +27,7 @@
   {{- $errors = append $errors "cells: there must be one named `default`" -}}
 {{- end -}}
 {{- $seen := dict -}}
+{{- $taken := dict -}}
 {{- range $name, $cell := include "vmail.cells" . | fromJson -}}
   {{- $path := ternary "hostname" (printf "cells.%s.hostname" $name) (and (eq $name "default") (eq $cell.hostname $.Values.hostname)) -}}
   {{- if not $cell.hostname -}}
@@ -39,6 +40,21 @@
     {{- $errors = append $errors (printf "%s: `%s` is already the host name of the cell `%s`; each cell needs one of its own" $path $cell.hostname (get $seen $cell.hostname)) -}}
   {{- else -}}
     {{- $_ := set $seen $cell.hostname $name -}}
+  {{- end -}}
+  {{- /* Port 25 of one address leads to one pod. */ -}}
+  {{- $service := $cell.service -}}
+  {{- $addresses := list -}}
+  {{- range $service.externalIPs -}}{{- $addresses = append $addresses (list "externalIPs" .) -}}{{- end -}}
+  {{- if and $service.loadBalancerIP (eq $service.type "LoadBalancer") -}}{{- $addresses = append $addresses (list "loadBalancerIP" $service.loadBalancerIP) -}}{{- end -}}
+  {{- if and $service.nodePort (ne $service.type "ClusterIP") -}}{{- $addresses = append $addresses (list "nodePort" (printf "%d" (int64 $service.nodePort))) -}}{{- end -}}
+  {{- range $addresses -}}
+    {{- $field := first . -}}
+    {{- $address := last . -}}
+    {{- if hasKey $taken $address -}}
+      {{- $errors = append $errors (printf "cells.%s.service.%s: `%s` is already that of the cell `%s`; each cell needs one of its own" $name $field $address (get $taken $address)) -}}
+    {{- else -}}
+      {{- $_ := set $taken $address $name -}}
+    {{- end -}}
   {{- end -}}
   {{- /* The pods of a StatefulSet carry its name and a hash as a label of at most 63 characters. */ -}}
   {{- if gt (len $cell.postfix) 52 -}}
