@@ -122,12 +122,17 @@ impl Cluster {
         answer.expect("the name server answers").trim().to_owned()
     }
 
-    /// Replaces or deletes an MX with TTL 300 past the operator.
+    /// Replaces or deletes an MX past the operator.
     pub fn change_mx(&self, change: &str, zone: &str, name: &str, content: &str) {
+        self.change_rrset(change, zone, name, "MX", content);
+    }
+
+    /// Replaces or deletes an RRset with TTL 300.
+    pub fn change_rrset(&self, change: &str, zone: &str, name: &str, kind: &str, content: &str) {
         let key = std::fs::read_to_string(self.env("PDNS_API_KEY_FILE")).expect("the key");
         let key = format!("X-API-Key: {}", key.trim());
         let body = format!(
-            "{{\"rrsets\":[{{\"name\":\"{name}.\",\"type\":\"MX\",\"ttl\":300,\"changetype\":\"{change}\",\"records\":[{{\"content\":\"{content}\",\"disabled\":false}}]}}]}}"
+            "{{\"rrsets\":[{{\"name\":\"{name}.\",\"type\":\"{kind}\",\"ttl\":300,\"changetype\":\"{change}\",\"records\":[{{\"content\":\"{content}\",\"disabled\":false}}]}}]}}"
         );
         let url = format!("{}/api/v1/servers/localhost/zones/{zone}.", self.env("PDNS_URL"));
         self.exec(&["curl", "-sSf", "-X", "PATCH", "-H", &key, "-d", &body, &url], "")

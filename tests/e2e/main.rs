@@ -1,6 +1,7 @@
 //! The whole road on a real cluster, through the chart, looked at from outside.
 #![allow(missing_docs)]
 
+mod cells;
 mod cluster;
 mod smtp;
 mod tutorial;
@@ -27,6 +28,10 @@ fn step(began: Instant, what: &str) {
 
 /// The chart's values for the local cluster; `more` comes last.
 fn helm(cluster: &Cluster, verb: &str, more: &[&str]) {
+    try_helm(cluster, verb, more).expect("helm succeeds");
+}
+
+fn try_helm(cluster: &Cluster, verb: &str, more: &[&str]) -> Result<String, String> {
     let (operator, operator_tag) = cluster.env("IMAGE_OPERATOR").rsplit_once(':').expect("name:tag");
     let (postfix, postfix_tag) = cluster.env("IMAGE_POSTFIX").rsplit_once(':').expect("name:tag");
     let values = format!(
@@ -41,7 +46,7 @@ fn helm(cluster: &Cluster, verb: &str, more: &[&str]) {
     let chart = chart();
     let arguments =
         [&[verb, "vmail", chart.as_str(), "--namespace", "mail", "--set", values.as_str()], more].concat();
-    cluster.helm(&arguments).expect("helm succeeds");
+    cluster.helm(&arguments)
 }
 
 #[test]
