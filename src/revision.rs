@@ -133,6 +133,8 @@ pub struct Report {
     pub domains: BTreeMap<String, DomainProof>,
     /// Recipients still queued, for draining domains only.
     pub queued: BTreeMap<String, u64>,
+    /// STARTTLS on port 25.
+    pub tls: Tls,
 }
 
 /// How long the agent holds a long poll before it answers with an unchanged report.
@@ -164,6 +166,16 @@ pub struct Storage {
     /// Whether it worked the last time.
     pub writable: bool,
     /// The operating system's error where it did not.
+    pub message: String,
+}
+
+/// STARTTLS on port 25.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tls {
+    /// When the certificate expires that Postfix offers; absent while it offers none.
+    pub not_after: Option<jiff::Timestamp>,
+    /// Why the mounted certificate is not the one that is offered, or none is; empty when all is well.
     pub message: String,
 }
 

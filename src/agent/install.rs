@@ -84,7 +84,7 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
     };
     remove(&staging).map_err(failed)?;
     make_directory(&staging).map_err(failed)?;
-    write(&staging.join("main.cf"), &main_cf(layout, next, false, &staging)).map_err(failed)?;
+    write(&staging.join("main.cf"), &main_cf(layout, next, Vec::new(), &staging)).map_err(failed)?;
     write(&staging.join("master.cf"), next.file("master.cf")).map_err(failed)?;
 
     let differs = |name: &str| live.is_none_or(|live| live.file(name) != next.file(name));
@@ -196,11 +196,11 @@ fn put(files: &[(PathBuf, PathBuf)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the live `main.cf` and `master.cf`. `mark` is what the proof's listener greets with.
+/// Writes the live `main.cf` and `master.cf`. `own` are parameters that are the agent's to say, `mark` is what the proof's listener greets with.
 pub fn configure(
     layout: &Layout,
     revision: &Revision,
-    settling: bool,
+    own: Vec<(&'static str, String)>,
     listen: Listen,
     mark: &str,
 ) -> io::Result<()> {
@@ -208,12 +208,12 @@ pub fn configure(
     if listen == Listen::Private {
         master = edit::without_public_listeners(&master);
     }
-    replace(&layout.config.join("main.cf"), &main_cf(layout, revision, settling, &layout.config))?;
+    replace(&layout.config.join("main.cf"), &main_cf(layout, revision, own, &layout.config))?;
     replace(&layout.config.join("master.cf"), &edit::mark_probe_listener(&master, mark))
 }
 
 /// `main.cf` with the pod's own directories; those of the queue are scratch while it is only checked.
-fn main_cf(layout: &Layout, revision: &Revision, settling: bool, config: &Path) -> String {
+fn main_cf(layout: &Layout, revision: &Revision, own: Vec<(&'static str, String)>, config: &Path) -> String {
     let live = config == layout.config;
     let queue = if live { layout.queue.clone() } else { scratch(layout).join("queue") };
     let data = if live { layout.data.clone() } else { scratch(layout).join("data") };
@@ -222,9 +222,7 @@ fn main_cf(layout: &Layout, revision: &Revision, settling: bool, config: &Path) 
         ("data_directory", data.display().to_string()),
         ("virtual_mailbox_base", layout.vmail.display().to_string()),
     ];
-    if settling {
-        parameters.extend(edit::SETTLE.map(|(name, value)| (name, value.to_owned())));
-    }
+    parameters.extend(own);
     edit::set_parameters(revision.file("main.cf"), &parameters)
 }
 

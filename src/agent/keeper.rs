@@ -15,7 +15,8 @@ use super::postfix::Postfix;
 use super::proof::{self, Asked, Judgement, Relay};
 use super::report::{Counters, Pulse};
 use super::saved::Saved;
-use super::{AgentError, AgentOptions, spool, tables};
+use super::tls::Tls;
+use super::{AgentError, AgentOptions, edit, spool, tables};
 use crate::postfix::main_cf::PROBE_LISTENER;
 use crate::revision::{DomainLine, DomainProof, DomainState, Index, Rejected, Report};
 
@@ -55,6 +56,7 @@ pub struct Keeper {
     complaint: String,
     proofs: BTreeMap<String, DomainProof>,
     settle: Settle,
+    tls: Tls,
     generation: u64,
     next_retry: Instant,
     next_reprove: Instant,
@@ -92,6 +94,8 @@ impl Keeper {
             vmail: options.vmail_dir.clone(),
         };
         install::clear(&layout).and_then(|()| spool::prepare(&layout)).map_err(AgentError::Prepare)?;
+        let tls =
+            Tls::new(&options.tls_dir, &layout.config.with_file_name("tls")).map_err(AgentError::Prepare)?;
         let saved = Saved::new(options.spool_dir.join("last-good"));
         let fallback = saved.load();
         match &fallback {
@@ -123,6 +127,7 @@ impl Keeper {
             complaint: String::new(),
             proofs: BTreeMap::new(),
             settle,
+            tls,
             generation: 0,
             next_retry: now,
             next_reprove: now,
@@ -137,6 +142,7 @@ impl Keeper {
     pub async fn run(&mut self, changed: Arc<Notify>) -> Result<(), AgentError> {
         loop {
             self.pulse.allow(TURN);
+            self.certificate().await?;
             self.look().await?;
             self.maintain().await?;
             self.pulse.allow(Duration::from_secs(60));
@@ -167,6 +173,27 @@ impl Keeper {
             tracing::info!(revision = revision.index.revision, "starting from the last good revision");
             self.install(revision).await?;
         }
+        Ok(())
+    }
+
+    /// Makes Postfix offer a certificate that was renewed; one that it does not take goes, and the one before comes back.
+    async fn certificate(&mut self) -> Result<(), AgentError> {
+        let taken_up = self.tls.take_up();
+        if self.report.borrow().tls != self.tls.told() {
+            self.publish();
+        }
+        let Some(live) = self.live.clone().filter(|_| self.tls.is_unproved()) else { return Ok(()) };
+        let reloaded = if taken_up { self.reload(&live, Listen::Public).await } else { Ok(()) };
+        let proved = match reloaded {
+            Ok(()) => self.tls.prove(PROBE_LISTENER).await,
+            Err(refusal) => Err(refusal.message),
+        };
+        if let Err(message) = proved {
+            self.tls.give_back(&message).map_err(|error| AgentError::RollBack(error.to_string()))?;
+            let done = self.reload(&live, Listen::Public).await;
+            done.map_err(|refusal| AgentError::RollBack(refusal.message))?;
+        }
+        self.publish();
         Ok(())
     }
 
@@ -368,7 +395,11 @@ impl Keeper {
     fn configure(&mut self, revision: &Revision, listen: Listen) -> Result<String, Refusal> {
         self.generation += 1;
         let mark = format!("vmail-probe-{}", self.generation);
-        let written = install::configure(&self.layout, revision, self.settling(), listen, &mark);
+        let mut own = self.tls.parameters();
+        if self.settling() {
+            own.extend(edit::SETTLE.map(|(name, value)| (name, value.to_owned())));
+        }
+        let written = install::configure(&self.layout, revision, own, listen, &mark);
         written.map_err(|error| Refusal { passing: true, ..Refusal::new("Start", error) })?;
         Ok(mark)
     }
@@ -480,6 +511,7 @@ impl Keeper {
             report.revision = self.live.as_ref().map(|live| live.index.revision.clone());
             report.rejected.clone_from(&self.rejected);
             report.domains.clone_from(&self.proofs);
+            report.tls = self.tls.told();
             *report != before
         });
     }

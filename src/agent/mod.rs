@@ -35,6 +35,7 @@ pub mod smtp;
 pub mod spool;
 pub mod storage;
 pub mod tables;
+pub mod tls;
 
 use keeper::Keeper;
 use report::{Counters, Endpoint, Pulse};
@@ -75,6 +76,9 @@ pub struct AgentOptions {
     /// File with the token that the operator must send to read the report.
     #[arg(long, env = "VMAIL_TOKEN_FILE", default_value = "/etc/vmail-operator/token/token")]
     pub token_file: PathBuf,
+    /// Where the Secret with the certificate of port 25 is mounted, as `tls.crt` and `tls.key`; it may be missing.
+    #[arg(long, env = "VMAIL_TLS_DIR", default_value = "/etc/vmail-operator/tls")]
+    pub tls_dir: PathBuf,
     /// UID of this pod, for the report.
     #[arg(long, env = "POD_UID", default_value = "")]
     pub pod_uid: String,

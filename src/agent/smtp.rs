@@ -54,6 +54,16 @@ pub enum SmtpError {
         /// What it sent.
         line: String,
     },
+    /// A command that must succeed did not.
+    #[error("{address}: {command}: {reply}")]
+    Refused {
+        /// The server.
+        address: String,
+        /// The command.
+        command: String,
+        /// What the server said.
+        reply: Reply,
+    },
 }
 
 impl SmtpError {
@@ -100,6 +110,17 @@ impl Session {
             replies.push(self.reply().await?);
         }
         Ok(replies)
+    }
+
+    /// Asks for TLS (RFC 3207): what follows on the connection is the handshake.
+    pub async fn starttls(mut self) -> Result<TcpStream, SmtpError> {
+        for (command, wanted) in [("EHLO proof.invalid", 250), ("STARTTLS", 220)] {
+            let reply = self.ask(command).await?;
+            if reply.code != wanted {
+                return Err(SmtpError::Refused { address: self.address, command: command.into(), reply });
+            }
+        }
+        Ok(self.stream.into_inner())
     }
 
     /// Ends the session politely.

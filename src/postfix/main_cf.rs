@@ -33,7 +33,7 @@ pub const TABLES: [&str; 6] = [
 /// Each of these limits, delays, names or encrypts; none decides **who may send where**, so none can
 /// open a relay, deliver somewhere else or run a program. `relay_domains = static:all`, for instance,
 /// opens a relay whatever `smtpd_relay_restrictions` says (measured), and so is not here.
-pub const ALLOWED_PARAMETERS: [&str; 48] = [
+pub const ALLOWED_PARAMETERS: [&str; 51] = [
     "anvil_rate_time_unit",
     "bounce_queue_lifetime",
     "bounce_size_limit",
@@ -80,6 +80,9 @@ pub const ALLOWED_PARAMETERS: [&str; 48] = [
     "smtpd_soft_error_limit",
     "smtpd_starttls_timeout",
     "smtpd_timeout",
+    "smtpd_tls_ciphers",
+    "smtpd_tls_loglevel",
+    "smtpd_tls_protocols",
     "transport_retry_time",
     "virtual_destination_concurrency_limit",
 ];

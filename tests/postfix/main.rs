@@ -19,4 +19,5 @@ mod generated;
 mod import;
 mod install;
 mod shards;
+mod starttls;
 mod strangers;

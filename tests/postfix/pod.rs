@@ -78,6 +78,11 @@ impl Volumes {
         self.sand.path().join("vmail")
     }
 
+    /// Where the Secret with the certificate is mounted; not there unless a test makes it.
+    pub fn tls(&self) -> PathBuf {
+        self.sand.path().join("etc/tls")
+    }
+
     fn log(&self) -> PathBuf {
         self.sand.path().join("log")
     }
@@ -203,6 +208,27 @@ impl Pod {
     /// What a stranger is answered who wants to send to `address`, in a session of its own.
     pub fn rcpt(&self, address: &str) -> String {
         self.smtp().rcpt(address)
+    }
+
+    /// The lines of the answer to EHLO on port 25.
+    pub fn ehlo(&self) -> Vec<String> {
+        let mut session = self.smtp();
+        session.stream.get_mut().write_all(b"EHLO client.example\r\n").unwrap();
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            session.stream.read_line(&mut line).unwrap();
+            lines.push(line.trim_end().to_owned());
+            if line.get(3..4) != Some("-") {
+                return lines;
+            }
+        }
+    }
+
+    /// What master.pid says: another number after a restart of Postfix.
+    pub fn postfix_master(&self) -> String {
+        let pid = self.volumes.sand.path().join("spool/postfix/pid/master.pid");
+        fs::read_to_string(pid).unwrap().trim().to_owned()
     }
 
     /// Runs one of Postfix's commands in the pod.

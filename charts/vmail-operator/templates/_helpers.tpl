@@ -40,6 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
         "configMaps" (printf "%s-%s" $fullname $name)
         "service" (mergeOverwrite (deepCopy $.Values.service) (default dict $given.service))
         "storage" (mergeOverwrite (deepCopy $.Values.storage) (default dict $given.storage))
+        "tls" (mergeOverwrite (deepCopy $.Values.tls) (default dict $given.tls))
   -}}
   {{- range list "resources" "nodeSelector" "tolerations" "affinity" -}}
     {{- $_ := set $cell . (ternary (get $given .) (get $.Values.postfix .) (hasKey $given .)) -}}
