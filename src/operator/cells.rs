@@ -164,6 +164,8 @@ impl Cell {
     /// The value to poke the pod with, if that is due.
     pub fn poke_due(&mut self, now: Instant) -> Option<String> {
         let wanted = self.wanted()?.to_owned();
+        // After a restart the agent may have it already: it is asked first.
+        self.answers.as_ref()?;
         if self.answered(&wanted) {
             self.poke = None;
             return None;
@@ -178,7 +180,7 @@ impl Cell {
 
     /// When the cell is to be looked at again without an event.
     pub fn next_look(&self) -> Option<Instant> {
-        let poke = self.poke.map(|(at, _)| at);
+        let poke = self.poke.filter(|_| self.answers.is_some()).map(|(at, _)| at);
         poke.into_iter().chain(self.vanished.values().copied()).min()
     }
 
