@@ -13,6 +13,7 @@ use crate::world::{Parts, State, World};
 enum Scenario {
     FirstDomain,
     SecondDomain,
+    ChangedMailbox,
     ChangedAlias,
     CatchAllSwitched,
     MxListChanged,
@@ -20,13 +21,15 @@ enum Scenario {
     NoLongerManaged,
     DeletedDomain,
     RecreatedWhileItDrains,
+    ChangedConfiguration,
 }
 
 use Scenario::*;
 
-const ALL: [Scenario; 9] = [
+const ALL: [Scenario; 11] = [
     FirstDomain,
     SecondDomain,
+    ChangedMailbox,
     ChangedAlias,
     CatchAllSwitched,
     MxListChanged,
@@ -34,6 +37,7 @@ const ALL: [Scenario; 9] = [
     NoLongerManaged,
     DeletedDomain,
     RecreatedWhileItDrains,
+    ChangedConfiguration,
 ];
 
 impl Scenario {
@@ -71,6 +75,11 @@ impl Scenario {
                 world.apply("Mailbox", "you", json!({ "address": "you@one.test" })).await;
             }
             SecondDomain => world.apply("MailDomain", "two", json!({ "domain": "two.test" })).await,
+            // An address cannot be changed: whoever wants another one makes another Mailbox.
+            ChangedMailbox => {
+                world.apply("Mailbox", "new", json!({ "address": "new@one.test" })).await;
+                world.delete("Mailbox", "you").await;
+            }
             ChangedAlias => {
                 let spec =
                     json!({ "address": "list@one.test", "targets": ["you@one.test", "x@elsewhere.example"] });
@@ -89,6 +98,12 @@ impl Scenario {
             }
             DeletedDomain => world.delete("MailDomain", "one").await,
             RecreatedWhileItDrains => world.apply("MailDomain", "one", first(json!({}))).await,
+            // What an upgrade of the chart does.
+            ChangedConfiguration => {
+                world.stop_operator();
+                world.configure("postfix", json!({ "messageSizeLimit": 20000000 }));
+                world.start_operator().await;
+            }
         }
     }
 
@@ -100,6 +115,13 @@ impl Scenario {
             AdoptedMx => state.all_ready(1),
             MxListChanged => state.all_ready(3) && state.stored["MX one.test"].contains("backup"),
             NoLongerManaged => state.all_ready(3) && state.published.is_empty(),
+            ChangedMailbox => {
+                state.ready.get("Mailbox new") == Some(&true)
+                    && state.stored["MailAlias list"].contains("TargetNotFound")
+            }
+            ChangedConfiguration => {
+                state.all_ready(3) && state.stored["vmail-default-index/main.cf"].contains("20000000")
+            }
             ChangedAlias | CatchAllSwitched | RecreatedWhileItDrains => state.all_ready(3),
             DeletedDomain => state.phase("one.test") == Some("withdrawn"),
         }

@@ -1,7 +1,9 @@
-//! At every moment: whoever sees an MX of ours finds a Postfix that accepts the domain.
+//! At every moment: whoever sees an MX of ours finds a Postfix that accepts the domain. One that does not answer is
+//! tried again by every sender: a new `main.cf` is proved behind a closed port. It may not last.
 
+use std::io::{BufRead, BufReader, Write};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
@@ -10,6 +12,11 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 
 use crate::pod::Pod;
 use crate::world::HOST;
+
+/// Senders wait for longer, but nothing that is done on purpose takes this long.
+const SILENT_AT_MOST: Duration = Duration::from_secs(15);
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Looks at DNS and Postfix until it is dropped.
 pub struct Watch {
@@ -43,17 +50,19 @@ impl Watch {
             let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
             builder.options_mut().cache_size = 0;
             let resolver = builder.build().expect("a resolver");
+            let mut silent: Option<Instant> = None;
             loop {
                 for domain in domains {
                     if !names_us(&resolver, domain).await {
                         continue;
                     }
                     let (asked, pod) = (format!("postmaster@{domain}"), pod.clone());
-                    let Ok(reply) = tokio::task::spawn_blocking(move || pod.rcpt(&asked)).await else {
-                        return;
-                    };
+                    let reply = tokio::task::spawn_blocking(move || rcpt(&pod, &asked)).await;
+                    let reply = reply.expect("no panic").unwrap_or_default();
+                    silent = reply.is_empty().then(|| silent.unwrap_or_else(Instant::now));
+                    let answered = silent.is_none_or(|since| since.elapsed() > SILENT_AT_MOST);
                     // It may have gone in between.
-                    let violated = !reply.starts_with("250") && names_us(&resolver, domain).await;
+                    let violated = answered && !reply.starts_with("250") && names_us(&resolver, domain).await;
                     let mut seen = to.lock().expect("not poisoned");
                     seen.asked += 1;
                     if violated {
@@ -69,6 +78,29 @@ impl Watch {
     pub fn seen(&self) -> Seen {
         self.seen.lock().expect("not poisoned").clone()
     }
+}
+
+/// What Postfix says of a recipient, or of a line before that.
+fn rcpt(pod: &Pod, address: &str) -> std::io::Result<String> {
+    let mut stream = BufReader::new(pod.connect(25)?);
+    stream.get_ref().set_read_timeout(Some(ANSWER_WITHIN))?;
+    let recipient = format!("RCPT TO:<{address}>\r\n");
+    let lines = ["", "EHLO client.example\r\n", "MAIL FROM:<sender@elsewhere.example>\r\n", &recipient];
+    let mut reply = String::new();
+    for line in lines {
+        stream.get_mut().write_all(line.as_bytes())?;
+        reply.clear();
+        while reply.is_empty() || reply.get(3..4) == Some("-") {
+            reply.clear();
+            if stream.read_line(&mut reply)? == 0 {
+                return Ok(String::new());
+            }
+        }
+        if !reply.starts_with('2') {
+            break;
+        }
+    }
+    Ok(reply.trim_end().to_owned())
 }
 
 async fn names_us(resolver: &TokioResolver, domain: &str) -> bool {

@@ -213,6 +213,15 @@ impl<'a> World<'a> {
             .expect("the operator starts")
     }
 
+    /// Changes the configuration that the next operator reads.
+    pub fn configure(&self, key: &str, value: Value) {
+        let file = self.dir.path().join("config.yaml");
+        let text = std::fs::read_to_string(&file).expect("reads");
+        let mut config: Value = serde_json::from_str(&text).expect("it was written as JSON");
+        config[key] = value;
+        std::fs::write(file, config.to_string()).expect("writes");
+    }
+
     /// Sends the operator a signal.
     pub fn signal(&self, signal: Signal) {
         let operator = self.operator.lock().expect("not poisoned");
