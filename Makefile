@@ -40,8 +40,8 @@ fuzz: install ## Generated sets of objects in large numbers, through the rules a
 	$(done)
 
 .PHONY: faults
-faults: install ## Crash the operator at every write of every scenario; twenty minutes
-	@VMAIL_FAULTS=all cargo test --locked --test faults -- --nocapture
+faults: install ## Crash the operator at every write, disturb its answers and views; an hour
+	@VMAIL_FAULTS=all cargo test --locked --test faults -- --nocapture --test-threads=1
 	$(done)
 
 ## The local cluster.

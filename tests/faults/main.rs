@@ -2,6 +2,7 @@
 //! Crash at every write: the operator dies before each write is sent, and after each took effect but before the answer
 //! came, and is started again with nothing but what is stored. The end must be the same as without (after Sieve and
 //! Anvil), nothing may be created or deleted twice, and at no moment may an MX stand for a domain that Postfix refuses.
+//! Bad answers and bad views (`answers.rs`): the same, while one thing goes wrong.
 //!
 //! Needs root, like the layer `postfix`.
 
