@@ -246,6 +246,45 @@ impl PowerDns {
         }
     }
 
+    /// The MX records at a name that are switched off. Releases before 5.0 leave records that are switched off out of
+    /// what they say of one name, and replace them all the same (measured with 4.7.3). A backend that cannot be searched
+    /// has none to tell.
+    pub async fn disabled_mx(&self, zone: &str, name: &str) -> Result<Vec<Record>, DnsError> {
+        #[derive(Deserialize)]
+        struct Hit {
+            object_type: String,
+            #[serde(default)]
+            zone: String,
+            name: String,
+            #[serde(default, rename = "type")]
+            kind: String,
+            #[serde(default)]
+            content: String,
+            #[serde(default)]
+            disabled: bool,
+        }
+        let mut url = self.server.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.push("search-data");
+        }
+        let query = [("q", name), ("object_type", "record"), ("max", "1000")];
+        let request = self.client.get(url).query(&query).timeout(self.timeout);
+        let hits = match self.read::<Vec<Hit>>(request, zone).await {
+            Ok(hits) => hits,
+            Err(Refusal::NotFound) => Vec::new(),
+            Err(refusal) => return Err(self.unexpected(refusal, zone)),
+        };
+        let same = |left: &str, right: &str| dotted(left).eq_ignore_ascii_case(&dotted(right));
+        let found = hits.into_iter().filter(|hit| {
+            hit.object_type == "record"
+                && hit.disabled
+                && hit.kind == "MX"
+                && same(&hit.name, name)
+                && same(&hit.zone, zone)
+        });
+        Ok(found.map(|hit| Record { content: hit.content, disabled: true }).collect())
+    }
+
     /// To be held over a [`Self::patch`], and over what is to be checked right before it. Writers that
     /// come at the same time would fail: SQLite says "database is locked", which PowerDNS makes a 500.
     pub async fn turn_to_write(&self) -> MutexGuard<'_, ()> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::error::DnsError;
 use super::plan::{Claim, Found, FoundMx, OwnerState, Plan, Wanted, plan};
@@ -93,7 +93,13 @@ pub async fn publish(
 ) -> Result<PublishedMx, DnsError> {
     let domain = request.domain.as_str();
     let site = zone::for_publishing(pdns, domain, request.zone.as_deref()).await?;
-    let found = look(pdns, &site, domain).await?;
+    let mut found = look(pdns, &site, domain).await?;
+    if !request.adopt && found.mx == FoundMx::None && found.owner == OwnerState::None {
+        let disabled = pdns.disabled_mx(site.name(), domain).await?;
+        if !disabled.is_empty() {
+            found.mx = FoundMx::Unreadable { text: zone::quote(&disabled), ttl: 0 };
+        }
+    }
     let lag = site.lag_seconds(pdns, domain).await?;
     let now = now();
 
@@ -193,12 +199,17 @@ pub async fn withdraw(
         _ => None,
     };
     info!(domain, zone = site.name(), mx = found.mx.describe(), "MX withdrawn");
+    let warning = site.serial_warning(pdns).await;
+    if let Some(warning) = &warning {
+        // The object that could say so is gone.
+        warn!(domain, "{warning}");
+    }
     Ok(Withdrawal {
         removed: true,
         held_ttl: held_ttl(&found, now()),
         lag_seconds,
         foreign: after_text,
-        warning: site.serial_warning(pdns).await,
+        warning,
         ..foreign(&after)
     })
 }
@@ -226,14 +237,17 @@ async fn look(pdns: &PowerDns, site: &Site, domain: &str) -> Result<Found, DnsEr
         let contents = rrset.records.iter().map(|record| record.content.as_str());
         let served = rrset.records.iter().all(|record| !record.disabled);
         let set = served.then(|| MxSet::parse(rrset.ttl, contents)).flatten();
-        set.map_or_else(|| FoundMx::Unreadable { text: zone::quote(rrset), ttl: rrset.ttl }, FoundMx::Set)
+        set.map_or_else(
+            || FoundMx::Unreadable { text: zone::quote(&rrset.records), ttl: rrset.ttl },
+            FoundMx::Set,
+        )
     });
     let owner = at_owner.iter().find(|rrset| rrset.kind == "TXT").map_or(OwnerState::None, |rrset| {
         let known = match rrset.records.as_slice() {
             [only] if !only.disabled => Owner::parse(&only.content),
             _ => None,
         };
-        known.map_or_else(|| OwnerState::Foreign(zone::quote(rrset)), OwnerState::Known)
+        known.map_or_else(|| OwnerState::Foreign(zone::quote(&rrset.records)), OwnerState::Known)
     });
     let cname = of_kind("CNAME").and_then(|rrset| rrset.records.first()).map(|record| record.content.clone());
     let wildcard = if at_domain.is_empty() { site.wildcard(pdns, domain).await? } else { None };

@@ -1,7 +1,7 @@
 //! Which zone holds a domain, and whether what is written to it would be served.
 
 use super::error::DnsError;
-use super::powerdns::{PowerDns, RrSet, Zone};
+use super::powerdns::{PowerDns, Record, RrSet, Zone};
 
 /// The zone that a domain's records go to, as it was before anything was written.
 pub(super) struct Site {
@@ -152,9 +152,9 @@ impl Site {
     }
 }
 
-/// What stands in an RRset, for a message.
-pub(super) fn quote(rrset: &RrSet) -> String {
-    let records = rrset.records.iter().map(|record| {
+/// Records, for a message.
+pub(super) fn quote(records: &[Record]) -> String {
+    let records = records.iter().map(|record| {
         let note = if record.disabled { " (disabled)" } else { "" };
         format!("\"{}\"{note}", record.content)
     });

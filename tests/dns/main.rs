@@ -1,11 +1,15 @@
 //! The DNS half against a real PowerDNS, and against parties that misbehave.
 #![allow(missing_docs)]
 
+mod foreign;
 mod front;
 mod provider;
 mod publishing;
 mod resolving;
+mod rows;
+mod secondary;
 mod server;
+mod signed;
 mod withdrawing;
 mod zones;
 
@@ -36,6 +40,11 @@ fn farewell(domain: &str) -> WithdrawRequest {
         owner_id: OWNER.to_owned(),
         instance: "uid-1".to_owned(),
     }
+}
+
+/// Whether all is to be tried, as `make faults` does.
+fn all_faults() -> bool {
+    std::env::var("VMAIL_FAULTS").is_ok_and(|faults| faults == "all")
 }
 
 fn go() -> Result<(), DnsError> {

@@ -1,8 +1,10 @@
 //! A PowerDNS for each test, on free loopback ports. (With one for all, SQLite would answer writers
 //! that come at the same time with "database is locked", which PowerDNS makes a 500.)
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,12 +31,17 @@ impl Drop for Server {
     }
 }
 
-/// A server for one test. Ports are free when they are chosen and may be gone when they are used.
+/// A server for one test.
 pub fn server() -> Server {
+    server_with("")
+}
+
+/// A server with more settings. Ports are free when they are chosen and may be gone when they are used.
+pub fn server_with(settings: &str) -> Server {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut failure = String::new();
     for _ in 0..5 {
-        match try_start() {
+        match try_start(settings) {
             Ok(server) => return server,
             Err(error) => failure = error,
         }
@@ -42,7 +49,7 @@ pub fn server() -> Server {
     panic!("no PowerDNS (packages pdns-server, pdns-backend-sqlite3 and sqlite3): {failure}")
 }
 
-fn try_start() -> Result<Server, String> {
+fn try_start(settings: &str) -> Result<Server, String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let path = dir.path().display();
     let database = dir.path().join("pdns.sqlite");
@@ -57,7 +64,8 @@ fn try_start() -> Result<Server, String> {
          local-address=127.0.0.1\nlocal-port={}\nsocket-dir={path}\n\
          webserver=yes\nwebserver-address=127.0.0.1\nwebserver-port={}\napi=yes\napi-key={KEY}\n\
          guardian=no\ndaemon=no\nreceiver-threads=1\ndistributor-threads=1\n\
-         cache-ttl=0\nquery-cache-ttl=0\nnegquery-cache-ttl=0\nzone-cache-refresh-interval=0\n",
+         cache-ttl=0\nquery-cache-ttl=0\nnegquery-cache-ttl=0\nzone-cache-refresh-interval=0\n\
+         {settings}\n",
         dns.port(),
         api.port(),
     );
@@ -132,6 +140,48 @@ impl Server {
         self.call(reqwest::Method::POST, "", zone).await;
     }
 
+    /// A copy of a zone of another server's.
+    pub async fn copy(&self, name: &str, primary: &Server) {
+        let zone = json!({"name": format!("{name}."), "kind": "Slave", "masters": [primary.dns.to_string()]});
+        self.call(reqwest::Method::POST, "", zone).await;
+        self.retrieve(name).await;
+    }
+
+    /// Has a copy look for news now; otherwise it does when a NOTIFY came, or when SOA refresh or retry says so.
+    pub async fn retrieve(&self, name: &str) {
+        self.call(reqwest::Method::PUT, &format!("/{name}./axfr-retrieve"), Value::Null).await;
+    }
+
+    /// All RRsets of a zone, as text by name and type.
+    pub async fn rrsets(&self, zone: &str) -> BTreeMap<(String, String), String> {
+        let zone = self.call(reqwest::Method::GET, &format!("/{zone}."), Value::Null).await;
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let rrsets = zone["rrsets"].as_array().expect("rrsets").iter();
+        let sorted = |rrset: &Value| {
+            // In whichever order the database has them today.
+            let mut records: Vec<String> =
+                rrset["records"].as_array().expect("records").iter().map(Value::to_string).collect();
+            records.sort();
+            format!("{} {} {}", rrset["ttl"], rrset["comments"], records.join(" "))
+        };
+        rrsets.map(|rrset| ((text(&rrset["name"]), text(&rrset["type"])), sorted(rrset))).collect()
+    }
+
+    /// Runs pdnsutil(1) on this server's database.
+    pub fn pdnsutil(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("pdnsutil");
+        command.arg(format!("--config-dir={}", self.dir.path().display())).args(arguments);
+        let output = command.output().expect("pdnsutil");
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{arguments:?}: {}", text.concat());
+        text.concat()
+    }
+
+    /// A directory that goes with the server.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub async fn set_zone(&self, name: &str, settings: Value) {
         self.call(reqwest::Method::PUT, &format!("/{name}."), settings).await;
     }
@@ -142,8 +192,13 @@ impl Server {
 
     /// What somebody else does.
     pub async fn put(&self, zone: &str, name: &str, kind: &str, ttl: u32, contents: &[&str]) {
-        let records: Vec<_> =
-            contents.iter().map(|content| json!({"content": content, "disabled": false})).collect();
+        let records: Vec<_> = contents
+            .iter()
+            .map(|content| match content.strip_suffix(" (disabled)") {
+                Some(content) => json!({"content": content, "disabled": true}),
+                None => json!({"content": content, "disabled": false}),
+            })
+            .collect();
         let rrset = json!({"name": format!("{name}."), "type": kind, "ttl": ttl, "changetype": "REPLACE", "records": records});
         self.call(reqwest::Method::PATCH, &format!("/{zone}."), json!({"rrsets": [rrset]})).await;
     }
