@@ -40,8 +40,9 @@ fuzz: install ## Generated sets of objects in large numbers, through the rules a
 	$(done)
 
 .PHONY: faults
-faults: install ## Crash the operator at every write, disturb its answers and views; an hour
+faults: install ## Crash the operator at every write, disturb its answers and views, spoil a live cluster; more than an hour
 	@VMAIL_FAULTS=all cargo test --locked --test faults -- --nocapture --test-threads=1
+	VMAIL_FAULTS=all cargo test --locked --test live -- --nocapture
 	$(done)
 
 ## The local cluster.

@@ -207,6 +207,8 @@ EOF
 }
 
 start_kubelet() {
+    # A kubelet that finds no runtime ends, and here nothing starts it again.
+    wait_for 30 "$STATE/log/containerd.log" "containerd's answer" containerd_ready
     spawn kubelet "$KUBE/kubelet" --config "$STATE/kubelet.yaml" --kubeconfig "$STATE/pki/kubelet.kubeconfig" \
         --root-dir "$STATE/kubelet" --cert-dir "$STATE/kubelet/pki" --hostname-override "$NODE_NAME" \
         --node-ip "$NODE_IP"

@@ -59,6 +59,17 @@ impl Cluster {
         self.env.get(key).unwrap_or_else(|| panic!("the cluster's env file has no {key}"))
     }
 
+    /// Stops (`kill -9`) or starts one of the cluster's programs, as `tests/cluster/cluster` names them.
+    pub fn program(&self, verb: &str, program: &str) {
+        let output = Command::new(&self.script).args([verb, "--name", &self.name, program]).output();
+        text(output.expect("the script runs")).unwrap_or_else(|error| panic!("{verb} {program}: {error}"));
+    }
+
+    /// The process with number 1 in the cluster's namespaces, as the machine sees it.
+    pub fn pid(&self) -> &str {
+        self.env("NSENTER").split_whitespace().nth(2).expect("nsenter -t PID")
+    }
+
     /// Runs a command in the cluster's namespaces.
     pub fn exec(&self, command: &[&str], input: &str) -> Result<String, String> {
         let mut child = Command::new(&self.script)
@@ -141,8 +152,7 @@ impl Cluster {
 
     /// Where the world sends mail to.
     pub fn smtp(&self) -> Result<Session, String> {
-        let pid = self.env("NSENTER").split_whitespace().nth(2).expect("nsenter -t PID");
-        Session::open(pid, &format!("{}:25", self.env("NODE_IP")))
+        Session::open(self.pid(), &format!("{}:25", self.env("NODE_IP")))
     }
 
     /// The answer to RCPT TO in a session of its own.

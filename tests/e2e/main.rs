@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 
 mod cells;
+// Parts of it are for tests/live.
+#[allow(dead_code)]
 mod cluster;
 mod smtp;
 mod tutorial;
