@@ -129,6 +129,8 @@ pub struct Report {
     pub rejected: Option<Rejected>,
     /// Whether a file can be written below `/var/vmail` as the delivering user.
     pub storage: Storage,
+    /// How full the volumes `vmail` and `spool` are; one that cannot be asked is absent.
+    pub volumes: BTreeMap<String, VolumeFill>,
     /// Every domain of the live revision, with the outcome of its proof.
     pub domains: BTreeMap<String, DomainProof>,
     /// Recipients still queued, for draining domains only.
@@ -177,6 +179,17 @@ pub struct Tls {
     pub not_after: Option<jiff::Timestamp>,
     /// Why the mounted certificate is not the one that is offered, or none is; empty when all is well.
     pub message: String,
+}
+
+/// How full a volume is, in whole percent of what is not reserved, rounded up: fine enough to warn, and coarse enough
+/// to stay the same from one look to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeFill {
+    /// Of the bytes.
+    pub bytes_percent: u64,
+    /// Of the inodes, of which a Maildir needs one for each message; 0 where the file system does not count them.
+    pub inodes_percent: u64,
 }
 
 /// The outcome of the SMTP proof for one domain.

@@ -6,7 +6,7 @@
 //! whole is rolled back; [`keeper`] has the order of all this. The operator reads the outcome over HTTP
 //! ([`report`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -153,7 +153,8 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let server = tokio::spawn(http::serve(listener, report::router(endpoint)));
 
     let (draining, drained) = watch::channel(BTreeSet::new());
-    let storage = tokio::spawn(watch_storage(options.vmail_dir.clone(), report.clone()));
+    let volumes = [("vmail", options.vmail_dir.clone()), ("spool", options.spool_dir.clone())];
+    let storage = tokio::spawn(watch_storage(volumes, report.clone()));
     let queue = tokio::spawn(watch_queue(options.config_dir.clone(), drained, report.clone()));
 
     let changed = Arc::new(Notify::new());
@@ -212,15 +213,24 @@ fn watch_directory(directory: &std::path::Path, changed: Arc<Notify>) -> Option<
         .ok()
 }
 
-async fn watch_storage(directory: PathBuf, report: Arc<watch::Sender<Report>>) {
+async fn watch_storage(volumes: [(&'static str, PathBuf); 2], report: Arc<watch::Sender<Report>>) {
+    let directory = &volumes[0].1;
     let mut timer = tokio::time::interval(OBSERVE);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        let storage = storage::ask(&directory, LOOK).await;
+        let storage = storage::ask(directory, LOOK).await;
+        let mut fills = BTreeMap::new();
+        for (name, directory) in &volumes {
+            if let Some(fill) = storage::fill(directory, LOOK).await {
+                fills.insert((*name).to_owned(), fill);
+            }
+        }
         report.send_if_modified(|report| {
+            let filled = report.volumes != fills;
+            report.volumes = fills;
             if report.storage == storage {
-                return false;
+                return filled;
             }
             match storage.writable {
                 true => tracing::info!("{} is writable", directory.display()),

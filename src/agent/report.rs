@@ -176,6 +176,11 @@ fn exposition(report: &Report, counters: &Counters) -> String {
         "Whether mail can be written as the delivering user.",
         &plain(writable),
     );
+    let fill = report.volumes.iter().flat_map(|(volume, fill)| {
+        [("bytes", fill.bytes_percent), ("inodes", fill.inodes_percent)]
+            .map(|(of, percent)| (format!("{{volume=\"{volume}\",of=\"{of}\"}}"), percent))
+    });
+    metric("volume_used_percent", "gauge", "How full the volumes are.", &fill.collect::<Vec<_>>());
     let accepted = report.domains.values().filter(|proof| proof.accepted).count() as u64;
     let failing = report.domains.len() as u64 - accepted;
     let samples = [("{accepted=\"true\"}".into(), accepted), ("{accepted=\"false\"}".into(), failing)];

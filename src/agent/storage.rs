@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::command;
-use crate::revision::Storage;
+use crate::revision::{Storage, VolumeFill};
 
 /// The user and group that own every Maildir (`virtual_uid_maps`, `virtual_gid_maps`).
 pub const VMAIL: u32 = 2000;
@@ -50,9 +50,44 @@ pub async fn ask(directory: &Path, patience: Duration) -> Storage {
     }
 }
 
+/// How full the volume with this directory is, or `None` if it cannot be asked within `patience`.
+pub async fn fill(directory: &Path, patience: Duration) -> Option<VolumeFill> {
+    let owned = directory.to_owned();
+    let asked = tokio::task::spawn_blocking(move || nix::sys::statvfs::statvfs(&owned));
+    match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(Ok(stat))) => Some(VolumeFill {
+            bytes_percent: percent(stat.blocks().saturating_sub(stat.blocks_free()), stat.blocks_available()),
+            inodes_percent: percent(stat.files().saturating_sub(stat.files_free()), stat.files_available()),
+        }),
+        Ok(Ok(Err(error))) => {
+            tracing::warn!("cannot tell how full {} is: {error}", directory.display());
+            None
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("{} does not say how full it is", directory.display());
+            None
+        }
+    }
+}
+
+/// As df(1) reckons: reserved blocks are neither used nor available.
+fn percent(used: u64, available: u64) -> u64 {
+    let (used, whole) = (u128::from(used), u128::from(used) + u128::from(available));
+    (used * 100).div_ceil(whole.max(1)).try_into().unwrap_or(100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_is_full_when_nothing_is_available() {
+        for (used, available, expected) in
+            [(0, 0, 0), (0, 5, 0), (1, 999, 1), (50, 50, 50), (999, 1, 100), (5, 0, 100), (u64::MAX, 1, 100)]
+        {
+            assert_eq!(percent(used, available), expected, "{used} {available}");
+        }
+    }
 
     #[test]
     fn a_directory_is_left_as_it_was() {

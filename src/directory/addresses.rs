@@ -9,7 +9,6 @@ use super::{AliasSpec, Object, ObjectId, Objects, Refusal, ServedDomain, Verdict
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::api::{DomainClass, NamespacesFrom};
-use crate::config::Tenancy;
 
 /// Names that belong to whoever answers for the domain: role addresses (RFC 2142), and those that
 /// certificate authorities take as proof of control (CA/Browser Forum Baseline Requirements 3.2.2.4.4).
@@ -45,13 +44,12 @@ pub struct Aliases {
 /// Judges both kinds in one order of age, because an address belongs to the namespace that declared it first: a
 /// younger Mailbox must not take the mail of somebody's alias, nor an alias that of somebody's Mailbox. Of two that
 /// are equally old, the Mailbox wins.
-pub fn judge(objects: &Objects, domains: &Domains, tenancy: &Tenancy) -> (Mailboxes, Aliases) {
+pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (Mailboxes, Aliases) {
     let mut order: Vec<(Timestamp, bool, &ObjectId)> = Vec::new();
     order.extend(objects.mailboxes.iter().map(|(id, object)| (object.created, false, id)));
     order.extend(objects.aliases.iter().map(|(id, object)| (object.created, true, id)));
     order.sort();
 
-    let mut shares = Shares::of_mailboxes(tenancy);
     let mut live = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
     let mut declared = BTreeMap::new();
@@ -69,7 +67,7 @@ pub fn judge(objects: &Objects, domains: &Domains, tenancy: &Tenancy) -> (Mailbo
                 }
             }
         } else {
-            let judged = mailbox(id, &objects.mailboxes[id], domains, &live, &declared, &mut shares);
+            let judged = mailbox(id, &objects.mailboxes[id], domains, &live, &declared, shares);
             let verdict = judged.map(|(address, verdict)| {
                 live.insert(address.clone(), id.clone());
                 verdict

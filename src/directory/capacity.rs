@@ -24,6 +24,19 @@ pub struct Shares<'a> {
     used: BTreeMap<String, usize>,
 }
 
+/// How much of the room for one kind a cell has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The cell.
+    pub cell: String,
+    /// What it is room for, as messages call it.
+    pub kind: &'static str,
+    /// Bytes of table text that are taken.
+    pub taken: usize,
+    /// Bytes of table text that there are.
+    pub room: usize,
+}
+
 impl<'a> Shares<'a> {
     /// For MailDomains, with their role addresses.
     pub fn of_domains(tenancy: &'a Tenancy) -> Self {
@@ -38,6 +51,12 @@ impl<'a> Shares<'a> {
     /// For the targets of MailAliases, and for what catch-alls need.
     pub fn of_aliases(tenancy: &'a Tenancy) -> Self {
         Self::new("targets of aliases", 16 << 20, tenancy, |quota| quota.alias_targets)
+    }
+
+    /// What each cell has taken.
+    pub fn fill(&self) -> impl Iterator<Item = Fill> {
+        let Self { kind, room, .. } = *self;
+        self.taken.iter().map(move |(cell, &taken)| Fill { cell: cell.clone(), kind, taken, room })
     }
 
     fn new(

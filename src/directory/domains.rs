@@ -15,10 +15,9 @@ type Domains = BTreeMap<String, ServedDomain>;
 type Verdicts = BTreeMap<ObjectId, Verdict>;
 
 /// The served domains: those with an accepted MailDomain, and those that are not yet withdrawn.
-pub fn judge(objects: &Objects, rules: Rules<'_>) -> (Domains, Verdicts) {
+pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (Domains, Verdicts) {
     let mut served = Domains::new();
     let mut verdicts = Verdicts::new();
-    let mut shares = Shares::of_domains(&rules.config.tenancy);
     // What is served stays where it is, and is not pushed out by what an older object grows to.
     let mut in_order = by_age(&objects.domains);
     in_order.sort_by_key(|(id, object)| !object.spec.as_ref().is_ok_and(|spec| rules.owns(id, spec)));
@@ -31,7 +30,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>) -> (Domains, Verdicts) {
             )),
             Ok(spec) => permitted(id, spec, rules)
                 .and_then(|()| free(id, spec, rules, &served))
-                .and_then(|()| fits(id, spec, rules, &mut shares))
+                .and_then(|()| fits(id, spec, rules, shares))
                 .map(|()| spec),
         };
         if let Ok(spec) = &accepted {

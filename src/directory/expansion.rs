@@ -28,12 +28,12 @@ pub fn expand(
     mailboxes: &BTreeMap<Address, ObjectId>,
     aliases: Aliases,
     config: &Config,
+    shares: &mut Shares<'_>,
 ) -> Expanded {
     let hosts: BTreeSet<&str> = config.cells.values().map(|cell| cell.hostname.as_str()).collect();
     let ours = domains.keys().map(String::as_str).chain(hosts.iter().copied()).collect();
     let mut graph =
         Graph { ours, mailboxes, edges: BTreeMap::new(), sizes: Sizes::new(), referrers: BTreeMap::new() };
-    let mut shares = Shares::of_aliases(&config.tenancy);
     let mut verdicts = aliases.refused;
     let mut objects = Vec::new();
     for mut candidate in aliases.candidates {

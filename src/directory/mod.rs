@@ -12,6 +12,8 @@ pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use capacity::Fill;
+use capacity::Shares;
 pub(crate) use domains::unmanaged;
 pub use objects::{AliasSpec, Object, ObjectId, Objects};
 
@@ -78,6 +80,8 @@ pub struct Directory {
     pub mailbox_verdicts: BTreeMap<ObjectId, Verdict>,
     /// What is said of each MailAlias.
     pub alias_verdicts: BTreeMap<ObjectId, Verdict>,
+    /// How much of the room in its tables each cell has taken.
+    pub fill: Vec<Fill>,
 }
 
 /// What the rules look at besides the objects.
@@ -94,9 +98,13 @@ pub struct Rules<'a> {
 impl Directory {
     /// Applies all rules across objects.
     pub fn compute(objects: &Objects, rules: Rules<'_>) -> Self {
-        let (domains, mut domain_verdicts) = domains::judge(objects, rules);
-        let (mailboxes, aliases) = addresses::judge(objects, &domains, &rules.config.tenancy);
-        let expanded = expansion::expand(&domains, &mailboxes.live, aliases, rules.config);
+        let tenancy = &rules.config.tenancy;
+        let mut shares =
+            [Shares::of_domains(tenancy), Shares::of_mailboxes(tenancy), Shares::of_aliases(tenancy)];
+        let [of_domains, of_mailboxes, of_aliases] = &mut shares;
+        let (domains, mut domain_verdicts) = domains::judge(objects, rules, of_domains);
+        let (mailboxes, aliases) = addresses::judge(objects, &domains, of_mailboxes);
+        let expanded = expansion::expand(&domains, &mailboxes.live, aliases, rules.config, of_aliases);
         for (id, refusal) in expanded.unresolved {
             if let Some(verdict) = domain_verdicts.get_mut(&id) {
                 verdict.resolved_refs = Err(refusal);
@@ -110,6 +118,7 @@ impl Directory {
             domain_verdicts,
             mailbox_verdicts: mailboxes.verdicts,
             alias_verdicts: expanded.verdicts,
+            fill: shares.iter().flat_map(Shares::fill).collect(),
         }
     }
 

@@ -445,6 +445,11 @@ fn tables_that_are_full_refuse_the_youngest_alone() {
         let expected = (number >= 10_000 + live).then_some(Reason::CapacityExceeded);
         assert_eq!(reason(&directory.mailbox_verdicts, &format!("mail/{number}")), expected);
     }
+    let fill = directory.fill.iter().find(|fill| fill.kind == "mailboxes").expect("told");
+    assert!(
+        fill.cell == "default" && fill.taken <= fill.room && fill.taken > fill.room / 100 * 99,
+        "{fill:?}"
+    );
     let tables = crate::postfix::tables::tables(
         &directory,
         "default",

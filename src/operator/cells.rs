@@ -203,7 +203,12 @@ impl Cell {
         }
     }
 
-    /// Whether the agent answers now.
+    /// What the agent said last, be it that it does not answer now.
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+
+    /// The report, while the agent answers.
     pub fn heard(&self) -> Option<&Report> {
         self.report.as_ref().filter(|_| self.answers == Some(Ok(())))
     }

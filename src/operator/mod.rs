@@ -7,6 +7,7 @@ mod guarded;
 mod http;
 mod index;
 pub mod lease;
+mod limits;
 pub mod objects;
 mod pauses;
 mod publish;

@@ -26,6 +26,7 @@ use super::cells::Cell;
 use super::http::{Health, TURN_EVERY};
 use super::index::{Index, PodSeen, Seen, Stored};
 use super::lease::Held;
+use super::limits::Limits as CellLimits;
 use super::objects::{content_hashes, is_shard, revision_config_maps, table_config_maps};
 use super::pauses::Pauses;
 use super::publish::{Desk, Found, Outcome, Publisher};
@@ -89,6 +90,7 @@ pub struct Reconciler {
     record_pauses: Pauses<String>,
     table_pauses: Pauses<String>,
     complaint: String,
+    limits: CellLimits,
 }
 
 impl Reconciler {
@@ -116,6 +118,7 @@ impl Reconciler {
             record_pauses: Pauses::default(),
             table_pauses: Pauses::default(),
             complaint: String::new(),
+            limits: CellLimits::default(),
             config,
         }
     }
@@ -214,6 +217,8 @@ impl Reconciler {
         for name in self.cells.keys().cloned().collect::<Vec<_>>() {
             self.write_tables(&name, &directory).await;
         }
+        let reports = self.cells.iter().filter_map(|(name, cell)| Some((name.as_str(), cell.report()?)));
+        self.limits.look(&directory.fill, reports);
         self.start_dns_tasks(&directory).await;
         let publications = self.publications(&directory);
         self.statuses.report(&self.index, &directory, &self.cells, &publications);
@@ -437,6 +442,7 @@ impl Reconciler {
         for (phase, count) in phases {
             text.push_str(&format!("vmail_domain_records{{phase=\"{phase}\"}} {count}\n"));
         }
+        text.push_str(&self.limits.metrics());
         let (recorded, dropped) = self.statuses.event_counts();
         text.push_str("# HELP vmail_events_total Kubernetes Events, recorded or given up.\n");
         text.push_str("# TYPE vmail_events_total counter\n");

@@ -16,6 +16,16 @@ fn port_25_opens_with_the_first_revision_and_mail_arrives() {
     let pod = Pod::start(Volumes::new(), &[]);
     let report = pod.wait_for_report("storage", |report| report.storage.writable);
     assert_eq!(report.revision, None);
+    assert_eq!(report.volumes.keys().collect::<Vec<_>>(), ["spool", "vmail"]);
+    for (fill, of) in report
+        .volumes
+        .values()
+        .flat_map(|fill| [(fill.bytes_percent, "bytes"), (fill.inodes_percent, "inodes")])
+    {
+        assert!(fill <= 100, "{fill} % of the {of}");
+    }
+    let (_, metrics) = pod.get("/metrics", None).unwrap();
+    assert!(metrics.contains("vmail_agent_volume_used_percent{volume=\"vmail\",of=\"bytes\"} "), "{metrics}");
     assert_eq!(report.pod_uid, "uid-1");
     assert!(!pod.is_open());
     assert_eq!(pod.get("/readyz", None).unwrap().0, 503);
