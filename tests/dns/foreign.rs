@@ -74,7 +74,7 @@ async fn what_is_not_ours_stays_to_the_byte() {
     let pdns = server.client();
     server.zone(ZONE, "Native").await;
     let (mut written, mut refused) = (0, 0);
-    for round in 0..if all_faults() { 300 } else { 25 } {
+    for round in 0..if all_faults() { 300 } else { 15 } {
         let domain = format!("{}d{round}.{ZONE}", if random.random() { "sub." } else { "" });
         crowd(&server, &mut random, &domain).await;
         let adopt = random.random_bool(0.3);
@@ -101,7 +101,7 @@ async fn what_is_not_ours_stays_to_the_byte() {
         }
         assert_eq!(others(after, &domain), others(before, &domain), "seed {seed}, {domain}");
     }
-    assert!(written > 5 && refused > 5, "{written} written, {refused} refused: nothing was shown");
+    assert!(written > 2 && refused > 2, "{written} written, {refused} refused: nothing was shown");
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn nothing_moves_while_nothing_changes() {
         publish(&pdns, &wish(domain), &go).await.expect("published");
     }
     let (serial, before) = (server.serial("quiet.test").await, server.rrsets("quiet.test").await);
-    for _ in 0..20 {
+    for _ in 0..5 {
         for domain in &domains {
             let request = super::PublishRequest { previously_published: true, ..wish(domain) };
             assert!(!publish(&pdns, &request, &go).await.expect("published").wrote);

@@ -196,6 +196,35 @@ impl Pod {
         Ok(stream)
     }
 
+    /// Gives the pod's network another address, which clients then may come from and go to.
+    pub fn add_address(&self, address: Ipv4Addr) {
+        let one = self.process_one().to_string();
+        let address = format!("{address}/32");
+        let added = Command::new("nsenter")
+            .args(["-t", &one, "-n", "ip", "address", "add", &address, "dev", "lo"])
+            .status()
+            .unwrap();
+        assert!(added.success(), "{address}: {added}");
+    }
+
+    /// A connection from this address of the pod's network to the same one, as a stranger makes it.
+    pub fn connect_from(&self, address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+        let network = File::open(format!("/proc/{}/ns/net", self.process_one()))?;
+        let stream = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let socket = tokio::net::TcpSocket::new_v4()?;
+                socket.bind((address, 0).into())?;
+                socket.connect((address, port).into()).await?.into_std()
+            })
+        });
+        let stream = stream.join().unwrap()?;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
     pub fn is_open(&self) -> bool {
         self.connect(25).is_ok()
     }
@@ -340,7 +369,7 @@ pub struct Smtp {
 }
 
 impl Smtp {
-    fn greeted(stream: TcpStream) -> Self {
+    pub fn greeted(stream: TcpStream) -> Self {
         let mut session = Self { stream: BufReader::new(stream), sender: false };
         assert!(session.reply().starts_with("220 "));
         assert!(session.ask("EHLO client.example").starts_with("250"));
