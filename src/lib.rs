@@ -8,6 +8,7 @@ pub mod agent;
 pub mod api;
 pub mod command;
 pub mod config;
+pub mod custody;
 pub mod directory;
 pub mod dns;
 pub mod events;

@@ -3,7 +3,7 @@
 //! Both sides of a rolling upgrade read these, so a field is added, never changed, and
 //! [`FORMAT`] is raised when an older agent could not do the right thing with a newer revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -137,6 +137,8 @@ pub struct Report {
     pub queued: BTreeMap<String, u64>,
     /// STARTTLS on port 25.
     pub tls: Tls,
+    /// What became of mail that nobody has any more.
+    pub kept: Kept,
 }
 
 /// How long the agent holds a long poll before it answers with an unchanged report.
@@ -190,6 +192,28 @@ pub struct VolumeFill {
     pub bytes_percent: u64,
     /// Of the inodes, of which a Maildir needs one for each message; 0 where the file system does not count them.
     pub inodes_percent: u64,
+}
+
+/// What became, since the agent started, of mail on disk that nobody has any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Kept {
+    /// Addresses of the live revision that are answered 450 until what lies there of another namespace is archived.
+    pub held_back: BTreeSet<String>,
+    /// What lost its owner, and waits to be archived or put into the trash.
+    pub waiting: u64,
+    /// Why nothing is moved although it is time: too much would go at once.
+    pub brake: String,
+    /// What went wrong the last time, if it did.
+    pub trouble: String,
+    /// Maildirs, and what else domains left behind, that were moved to the archive.
+    pub archived: u64,
+    /// The same, moved to the trash.
+    pub trashed: u64,
+    /// Files that were erased.
+    pub erased: u64,
+    /// Moves to the trash that are not erased yet.
+    pub in_trash: u64,
 }
 
 /// The outcome of the SMTP proof for one domain.

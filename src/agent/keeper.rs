@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::custody::Custodian;
 use super::install::{self, Layout, Listen, Refusal};
 use super::mounted::{self, ReadError, Revision};
 use super::postfix::Postfix;
@@ -47,6 +48,9 @@ pub struct Keeper {
     /// The last configuration that was proved, here or before a restart.
     proved_config: Option<(String, String)>,
     live: Option<Revision>,
+    /// Whether the live revision was mounted, and is not the saved one.
+    was_mounted: bool,
+    custodian: Custodian,
     unsaved: bool,
     /// The text of the index that was dealt with last.
     seen: String,
@@ -113,13 +117,14 @@ impl Keeper {
         let now = Instant::now();
         Ok(Self {
             postfix: Postfix::new(&layout.config),
-            layout,
             revision_dir: options.revision_dir.clone(),
             public,
             saved,
             proved_config: fallback.as_ref().map(config),
             fallback,
             live: None,
+            was_mounted: false,
+            custodian: Custodian::new(options, layout.config.clone()),
             unsaved: false,
             seen: String::new(),
             refused: None,
@@ -135,6 +140,7 @@ impl Keeper {
             draining,
             pulse,
             counters,
+            layout,
         })
     }
 
@@ -171,6 +177,7 @@ impl Keeper {
             && let Some(revision) = self.fallback.take()
         {
             tracing::info!(revision = revision.index.revision, "starting from the last good revision");
+            let revision = self.custodian.admit_saved(revision).await;
             self.install(revision).await?;
         }
         Ok(())
@@ -217,7 +224,12 @@ impl Keeper {
         }
         self.refused = None;
         self.rejected = None;
-        if self.live.as_ref().is_some_and(|live| live.index == revision.index) {
+        let same = self.live.as_ref().is_some_and(|live| live.index == revision.index);
+        let held = self.custodian.held().clone();
+        self.was_mounted = true;
+        let known = self.live.as_ref().or(self.fallback.as_ref());
+        let revision = self.custodian.admit(revision, self.live.as_ref(), known).await;
+        if same && held == *self.custodian.held() {
             self.publish();
             return Ok(());
         }
@@ -481,12 +493,27 @@ impl Keeper {
             self.prove(lines, Duration::ZERO).await;
             self.publish();
         }
+        self.custodian.tend(&live, self.was_mounted.then_some(&*self.revision_dir)).await;
+        self.publish_kept();
+        if self.custodian.wants_to_admit() {
+            self.seen.clear();
+        }
         self.save();
         Ok(())
     }
 
+    fn publish_kept(&self) {
+        let kept = self.custodian.kept();
+        self.report.send_if_modified(|report| {
+            let differs = report.kept != *kept;
+            report.kept.clone_from(kept);
+            differs
+        });
+    }
+
     fn save(&mut self) {
-        if let Some(live) = self.live.as_ref().filter(|_| self.unsaved) {
+        // A revision without the mailboxes that are held back is not what its index says.
+        if let Some(live) = self.live.as_ref().filter(|_| self.unsaved && self.custodian.held().is_empty()) {
             match self.saved.save(live) {
                 Ok(()) => self.unsaved = false,
                 Err(error) => tracing::warn!("the last good revision cannot be saved on the spool: {error}"),

@@ -3,7 +3,8 @@
 //! The files of a revision come through a mounted volume ([`mounted`]). A new one is compiled beside the
 //! live one and renamed into place ([`install`], [`tables`]), Postfix is started or reloaded
 //! ([`postfix`]), and asked over SMTP whether it does as the revision says ([`proof`]). What fails as a
-//! whole is rolled back; [`keeper`] has the order of all this. The operator reads the outcome over HTTP
+//! whole is rolled back; [`keeper`] has the order of all this. Mail on disk that lost its owner is moved as its owner said
+//! ([`custody`], [`ledger`], [`volume`]). The operator reads the outcome over HTTP
 //! ([`report`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,10 +22,12 @@ use crate::postfix::main_cf;
 use crate::revision::{FORMAT, Report, Storage};
 
 pub mod command;
+pub mod custody;
 pub mod edit;
 pub mod init;
 pub mod install;
 pub mod keeper;
+pub mod ledger;
 pub mod mounted;
 pub mod postfix;
 pub mod proof;
@@ -36,6 +39,7 @@ pub mod spool;
 pub mod storage;
 pub mod tables;
 pub mod tls;
+pub mod volume;
 
 use keeper::Keeper;
 use report::{Counters, Endpoint, Pulse};
@@ -86,6 +90,12 @@ pub struct AgentOptions {
     /// recipients get a temporary answer.
     #[arg(long, env = "VMAIL_SETTLE_SECONDS", default_value_t = 0)]
     pub settle_seconds: u64,
+    /// Seconds for which mail must have no owner before its deletion policy is followed.
+    #[arg(long, env = "VMAIL_DELETION_HOLD_SECONDS", default_value_t = 3600)]
+    pub deletion_hold_seconds: u64,
+    /// Seconds for which mail lies in the trash before it is erased.
+    #[arg(long, env = "VMAIL_TRASH_SECONDS", default_value_t = 604_800)]
+    pub trash_seconds: u64,
 }
 
 /// Why the agent ended other than by being told to.

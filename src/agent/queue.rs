@@ -38,6 +38,23 @@ pub fn count(listing: &str, domains: &BTreeSet<String>) -> Result<BTreeMap<Strin
     Ok(counts)
 }
 
+/// Every address that has mail in the queue, in lower case and without the part after a `+`, which goes to the same
+/// mailbox (`recipient_delimiter`).
+pub fn recipients(listing: &str) -> Result<BTreeSet<String>, String> {
+    let mut recipients = BTreeSet::new();
+    for line in listing.lines().filter(|line| !line.trim().is_empty()) {
+        let message: Message =
+            serde_json::from_str(line).map_err(|error| format!("postqueue -j wrote `{line}`: {error}"))?;
+        for recipient in message.recipients {
+            let address = recipient.address.to_ascii_lowercase();
+            let (local, domain) = address.rsplit_once('@').unwrap_or((&address, ""));
+            let local = local.split('+').next().unwrap_or_default();
+            recipients.insert(format!("{local}@{domain}"));
+        }
+    }
+    Ok(recipients)
+}
+
 /// Asks Postfix for its queue.
 pub async fn list(config: &Path, limit: Duration) -> Result<String, CommandError> {
     let mut postqueue = postfix_command("postqueue", config);
@@ -60,6 +77,13 @@ mod tests {
         let domains = ["out.example", "idle.example"].map(String::from).into();
         let counts = count(listing, &domains).unwrap();
         assert_eq!(counts, BTreeMap::from([("idle.example".into(), 0), ("out.example".into(), 3)]));
+    }
+
+    #[test]
+    fn mail_under_way_is_found_by_its_mailbox() {
+        let listing = r#"{"recipients": [{"address": "You+tag@Out.example"}, {"address": "b@out.example"}]}"#;
+        let expected = ["b@out.example", "you@out.example"].map(String::from).into();
+        assert_eq!(recipients(listing), Ok(expected));
     }
 
     #[test]

@@ -187,6 +187,23 @@ fn exposition(report: &Report, counters: &Counters) -> String {
     metric("domains", "gauge", "Domains of the live revision by the outcome of their proof.", &samples);
     let queued: u64 = report.queued.values().sum();
     metric("draining_recipients", "gauge", "Queued recipients of domains on their way out.", &plain(queued));
+    let kept = &report.kept;
+    let held = kept.held_back.len() as u64;
+    metric("held_back", "gauge", "Mailboxes that wait until a predecessor's mail is archived.", &plain(held));
+    metric("left_waiting", "gauge", "Maildirs without an owner that wait to be moved.", &plain(kept.waiting));
+    let brake = u64::from(!kept.brake.is_empty());
+    metric(
+        "left_brake",
+        "gauge",
+        "Whether too much would be moved at once, so that nothing is.",
+        &plain(brake),
+    );
+    let trouble = u64::from(!kept.trouble.is_empty());
+    metric("left_trouble", "gauge", "Whether moving or erasing mail failed.", &plain(trouble));
+    metric("archived_total", "counter", "Maildirs that were moved to the archive.", &plain(kept.archived));
+    metric("trashed_total", "counter", "Maildirs that were moved to the trash.", &plain(kept.trashed));
+    metric("erased_files_total", "counter", "Files that were erased from the trash.", &plain(kept.erased));
+    metric("in_trash", "gauge", "Moves to the trash that are not erased yet.", &plain(kept.in_trash));
     metric("installs_total", "counter", "Revisions that went live.", &count(&counters.installs));
     metric("rejections_total", "counter", "Revisions that were refused.", &count(&counters.rejections));
     metric("proofs_total", "counter", "Domains asked about over SMTP.", &count(&counters.proofs));

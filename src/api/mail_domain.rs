@@ -3,6 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::DeletionPolicy;
 use super::address::{
     ADDRESS_LOWER_CASE_MESSAGE, CELL_FORM, CELL_FORM_MESSAGE, DOMAIN_FORM, DOMAIN_FORM_MESSAGE,
     LOCAL_PART_FORM, LOWER_CASE, LOWER_CASE_MESSAGE, NAMESPACES_FORM, NAMESPACES_FORM_MESSAGE, NO_TAG,
@@ -109,6 +110,12 @@ pub struct MailDomainSpec {
     /// mail as soon as the MX is out, so that senders that still hold it are refused (`Immediate`).
     #[serde(default)]
     pub withdrawal: Withdrawal,
+
+    /// What becomes of mail that the domain leaves behind once it is withdrawn: it stays (`Retain`), is moved below
+    /// `.archive/` on the volume (`Archive`), or below `.trash/` and is erased some days later (`Delete`). It is about what
+    /// belongs to no Mailbox: the Maildir of a Mailbox follows the policy of the Mailbox.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
 }
 
 fn default_cell() -> String {

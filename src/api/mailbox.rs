@@ -2,6 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::DeletionPolicy;
 use super::address::{
     ADDRESS_LOWER_CASE_MESSAGE, LOWER_CASE, NO_TAG, NO_TAG_MESSAGE, OWN_ADDRESS_FORM,
     OWN_ADDRESS_FORM_MESSAGE,
@@ -45,6 +46,11 @@ pub struct MailboxSpec {
         validation = ("self == oldSelf", "spec.address is immutable: create a Mailbox for the new address, then delete this one"),
     )]
     pub address: String,
+
+    /// What becomes of the Maildir once the Mailbox is gone: it stays (`Retain`), is moved below `.archive/` on the volume
+    /// (`Archive`), or below `.trash/` and is erased some days later (`Delete`).
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
 }
 
 /// What was found out about a Mailbox.

@@ -9,12 +9,14 @@
 
 pub mod address;
 pub mod conditions;
+mod deletion_policy;
 mod mail_alias;
 mod mail_domain;
 mod mailbox;
 pub mod reasons;
 pub mod reference;
 
+pub use deletion_policy::DeletionPolicy;
 pub use mail_alias::{MailAlias, MailAliasSpec, MailAliasStatus};
 pub use mail_domain::{
     AllowedNamespaces, DnsSpec, DomainClass, MailDomain, MailDomainSpec, MailDomainStatus, MxHost, MxStatus,

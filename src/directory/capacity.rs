@@ -1,9 +1,9 @@
 //! What is shared out: the room in the tables of each cell, and the quota of each namespace.
 //!
-//! The shards of a cell hold 48 MiB of table text, 768 KiB each on average; a ConfigMap holds 1 MiB (Kubernetes
-//! documentation, ConfigMaps), so that not even text that cannot be compressed is too much. The room is shared out between
-//! the kinds, so that nobody's mailing list keeps somebody else's mailbox out. What is refused takes nothing: it changes
-//! nobody else's verdict.
+//! The shards of a cell hold 60 MiB of text, 960 KiB each on average, and a third less once it is compressed, whatever
+//! addresses somebody thinks of; a ConfigMap holds 1 MiB (Kubernetes documentation, ConfigMaps). The room is shared out
+//! between the kinds, so that nobody's mailing list keeps somebody else's mailbox out. What is refused takes nothing: it
+//! changes nobody else's verdict.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ impl<'a> Shares<'a> {
 
     /// For Mailboxes.
     pub fn of_mailboxes(tenancy: &'a Tenancy) -> Self {
-        Self::new("mailboxes", 24 << 20, tenancy, |quota| quota.mailboxes)
+        Self::new("mailboxes", 36 << 20, tenancy, |quota| quota.mailboxes)
     }
 
     /// For the targets of MailAliases, and for what catch-alls need.
@@ -99,8 +99,8 @@ impl<'a> Shares<'a> {
     }
 }
 
-/// Upper bound for a domain: its lines in three tables, and its role addresses.
-pub fn domain(spec: &MailDomainSpec, default_postmaster: &str) -> usize {
+/// Upper bound for a domain: its lines in three tables and in the list of owners, and its role addresses.
+pub fn domain(spec: &MailDomainSpec, namespace: &str, default_postmaster: &str) -> usize {
     let postmaster = spec
         .postmaster
         .as_deref()
@@ -108,11 +108,20 @@ pub fn domain(spec: &MailDomainSpec, default_postmaster: &str) -> usize {
         .len()
         .max("postmaster@".len() + spec.domain.len());
     let roles = spec.role_addresses.iter().map(|local| local.len() + spec.domain.len() + postmaster + 3);
-    3 * spec.domain.len() + 120 + roles.sum::<usize>()
+    3 * spec.domain.len() + 120 + roles.sum::<usize>() + 2 * owner(&spec.domain, namespace)
 }
 
-/// A mailbox: address, path, separators.
+/// Names a namespace in the list of owners: once for the domain, once for all mailboxes that it has there.
+pub fn owner(domain: &str, namespace: &str) -> usize {
+    domain.len() + namespace.len() + 10
+}
+
+/// A mailbox: address, path, separators; in the list of owners its local part, policy and the beginning of its UID.
 pub fn mailbox(address: &Address) -> usize {
+    line(address) + address.local().len() + 18
+}
+
+fn line(address: &Address) -> usize {
     2 * (address.domain().len() + address.local().len()) + 5
 }
 
@@ -130,5 +139,5 @@ pub fn catch_all(target: &Address) -> usize {
 /// The lines that a catch-all needs for the mailboxes of its domain, which must be found before it.
 pub fn lines_beside(catch_all: &Address, mailboxes: &BTreeMap<Address, ObjectId>) -> usize {
     let from = mailboxes.range(catch_all..).map(|(address, _)| address);
-    from.take_while(|address| address.domain() == catch_all.domain()).map(mailbox).sum()
+    from.take_while(|address| address.domain() == catch_all.domain()).map(line).sum()
 }

@@ -119,7 +119,12 @@ fn fits(
     rules: Rules<'_>,
     shares: &mut Shares<'_>,
 ) -> Result<(), Refusal> {
-    let result = shares.take(&id.namespace, &spec.cell, 1, capacity::domain(spec, &rules.config.postmaster));
+    let result = shares.take(
+        &id.namespace,
+        &spec.cell,
+        1,
+        capacity::domain(spec, &id.namespace, &rules.config.postmaster),
+    );
     // A lowered quota takes no mail away.
     if rules.serves(id, spec) { Ok(()) } else { result }
 }

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod capacity;
+mod custody;
 mod domains;
 mod expansion;
 mod objects;
@@ -14,8 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use capacity::Fill;
 use capacity::Shares;
+pub use custody::Claims;
 pub(crate) use domains::unmanaged;
-pub use objects::{AliasSpec, Object, ObjectId, Objects};
+pub use objects::{AliasSpec, Keeping, Object, ObjectId, Objects};
 
 use crate::api::MailDomainSpec;
 use crate::api::address::Address;
@@ -74,6 +76,10 @@ pub struct Directory {
     pub aliases: BTreeMap<Address, BTreeSet<Address>>,
     /// Aliases that lead nowhere. They are refused, and not left to a catch-all: it takes nobody's mail.
     pub dead: BTreeSet<Address>,
+    /// What each live mailbox says about its Maildir.
+    pub keeping: BTreeMap<Address, Keeping>,
+    /// What is declared and not live.
+    pub claims: Claims,
     /// What is said of each MailDomain.
     pub domain_verdicts: BTreeMap<ObjectId, Verdict>,
     /// What is said of each Mailbox.
@@ -111,6 +117,8 @@ impl Directory {
             }
         }
         Self {
+            keeping: custody::keeping(objects, &mailboxes.live),
+            claims: custody::claims(objects, &domains, &mailboxes.live),
             domains,
             mailboxes: mailboxes.live,
             aliases: expanded.live,

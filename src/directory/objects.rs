@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::address::Address;
-use crate::api::{MailAliasSpec, MailDomainSpec, MailboxSpec};
+use crate::api::{DeletionPolicy, MailAliasSpec, MailDomainSpec, MailboxSpec};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,4 +115,25 @@ pub struct Objects {
     pub mailboxes: BTreeMap<ObjectId, Object<Address>>,
     /// MailAliases.
     pub aliases: BTreeMap<ObjectId, Object<AliasSpec>>,
+    /// What the Mailboxes say about their Maildirs; one that is not listed says `Retain`.
+    pub keeping: BTreeMap<ObjectId, Keeping>,
 }
+
+/// What shall become of a Mailbox's Maildir.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// How the object's UID begins.
+    pub uid: String,
+    /// `spec.deletionPolicy`.
+    pub policy: DeletionPolicy,
+}
+
+impl Keeping {
+    /// That of a Mailbox with this metadata.
+    pub fn new(meta: &ObjectMeta, policy: DeletionPolicy) -> Self {
+        Self { uid: meta.uid.iter().flat_map(|uid| uid.chars()).take(UID_CHARACTERS).collect(), policy }
+    }
+}
+
+/// Enough to tell the Mailboxes apart that an address ever had: UIDs are random (RFC 9562 5.4).
+const UID_CHARACTERS: usize = 8;

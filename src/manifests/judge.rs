@@ -7,7 +7,7 @@ use super::schema::Schema;
 use super::{Kind, Manifest, Manifests};
 use crate::api::address::Address;
 use crate::api::{MailAlias, MailDomain, Mailbox, crds};
-use crate::directory::{AliasSpec, Object, Objects};
+use crate::directory::{AliasSpec, Keeping, Object, Objects};
 
 /// The objects, as a cluster would show them to the operator. One that the API server would refuse takes part in no
 /// rule: what it would be refused for stands in place of its spec.
@@ -28,6 +28,10 @@ pub fn judge(manifests: &Manifests) -> Objects {
                 let object =
                     projected(schema, manifest, |mailbox: &Mailbox| Address::try_from(&mailbox.spec));
                 objects.mailboxes.insert(id.clone(), object);
+                let policy =
+                    manifest.content.pointer("/spec/deletionPolicy").and_then(|value| value.as_str());
+                let policy = policy.and_then(|text| text.parse().ok()).unwrap_or_default();
+                objects.keeping.insert(id.clone(), Keeping { policy, ..Keeping::default() });
             }
             Kind::MailAlias => {
                 let object =

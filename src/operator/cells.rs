@@ -237,6 +237,12 @@ impl Cell {
 
     /// Whether the live tables have a mailbox as the directory wants it.
     pub fn has_mailbox(&self, address: &Address, id: &ObjectId, directory: &Directory) -> Programmed {
+        if self.heard().is_some_and(|report| report.kept.held_back.contains(&address.to_string())) {
+            let message = format!(
+                "mail for {address} is answered 450 until what another namespace left there is archived, and nothing is queued for it; the agent's log says what is in the way"
+            );
+            return Programmed::No(Reason::Pending, message);
+        }
         match self.live.as_ref().is_some_and(|live| live.mailboxes.get(address) == Some(id)) {
             true => self.programmed(address.domain(), directory),
             false => self.on_its_way(),

@@ -12,7 +12,7 @@ use crate::api::address::Address;
 use crate::api::{
     MailAlias, MailAliasSpec, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus,
 };
-use crate::directory::{AliasSpec, Object, ObjectId, Objects};
+use crate::directory::{AliasSpec, Keeping, Object, ObjectId, Objects};
 use crate::records::Record;
 
 use super::guarded::{Guarded, Undecodable};
@@ -237,6 +237,13 @@ impl Index {
             return;
         }
         let mut known = known(meta);
+        let policy = match &guarded.object {
+            Ok(mailbox) => mailbox.spec.deletion_policy,
+            // A policy of a newer version may be anything: nothing is done that it may not mean.
+            Err(undecodable) => {
+                undecodable.text("deletionPolicy").and_then(|text| text.parse().ok()).unwrap_or_default()
+            }
+        };
         let spec = match &guarded.object {
             Ok(mailbox) => {
                 known.status = mailbox.status.clone().unwrap_or_default();
@@ -248,12 +255,14 @@ impl Index {
                 address.ok_or(message)
             }
         };
+        self.objects.keeping.insert(id.clone(), Keeping::new(meta, policy));
         self.objects.mailboxes.insert(id.clone(), Object::new(meta, spec));
         self.mailboxes.insert(id, known);
     }
 
     fn drop_mailbox(&mut self, id: &ObjectId) {
         self.objects.mailboxes.remove(id);
+        self.objects.keeping.remove(id);
         self.mailboxes.remove(id);
     }
 

@@ -119,7 +119,10 @@ fn seen(kind: Kind, name: u8, variant: u8, how: How) -> Seen {
             Seen::Domain(event(how, MailDomain { metadata, spec, status: None }))
         }
         Kind::Mailbox => {
-            let spec = MailboxSpec { address: format!("m{variant}@one.example") };
+            let spec = MailboxSpec {
+                address: format!("m{variant}@one.example"),
+                deletion_policy: Default::default(),
+            };
             Seen::Mailbox(event(how, Mailbox { metadata, spec, status: None }))
         }
         Kind::Alias => {

@@ -1,5 +1,6 @@
 //! The directory as Postfix reads it: main.cf, master.cf, lookup tables, shards. Pure.
 
+mod custody;
 mod files;
 pub mod main_cf;
 pub mod shards;

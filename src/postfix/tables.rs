@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use super::custody::custody;
 use crate::api::DomainClass;
 use crate::api::address::Address;
+use crate::custody::CUSTODY_FILE;
 use crate::directory::{Directory, ServedDomain};
 use crate::revision::{DOMAINS_FILE, DomainLine, DomainState, content_hash};
 
@@ -103,7 +105,9 @@ pub fn tables(
         push(&mut recipient_access, format_args!("{key} {action}"));
     }
 
+    let custody = custody(directory, cell, &domains).to_string();
     [
+        (CUSTODY_FILE, custody),
         (DOMAINS_FILE, list),
         ("virtual_mailbox_maps", mailboxes),
         ("virtual_alias_maps", aliases),

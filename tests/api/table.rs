@@ -65,6 +65,8 @@ pub fn table() -> Vec<(&'static str, Value, &'static str)> {
         (json!({ "allowedNamespaces": { "from": "Some" } }), "supported values"),
         (json!({ "withdrawal": "Immediate" }), ""),
         (json!({ "withdrawal": "Never" }), "supported values"),
+        (json!({ "deletionPolicy": "Archive" }), ""),
+        (json!({ "deletionPolicy": "Burn" }), "supported values"),
         (json!({ "cell": "other" }), ""),
     ] {
         let mut spec = domain("example.org");

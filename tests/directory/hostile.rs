@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use vmail_operator::api::address::Address;
 use vmail_operator::api::{MailAliasSpec, MailDomainSpec, MailboxSpec};
+use vmail_operator::custody::{CUSTODY_FILE, Custody};
 use vmail_operator::directory::{AliasSpec, Directory, Object, ObjectId, Objects, Rules};
 use vmail_operator::postfix::tables::tables;
 
@@ -101,13 +102,13 @@ fn objects() -> impl Strategy<Value = Objects> {
     let aliases = prop::collection::vec((or("list@one.example"), targets), 0..5);
     (prop::collection::vec(domain(), 1..4), mailboxes, aliases).prop_map(|(domains, mailboxes, aliases)| {
         let id = |number: usize| ObjectId { namespace: "mail".to_owned(), name: format!("o{number}") };
-        let mailboxes =
-            mailboxes.into_iter().map(|address| object(Address::try_from(&MailboxSpec { address })));
+        let mailboxes = mailboxes.into_iter().map(|address| {
+            object(Address::try_from(&MailboxSpec { address, deletion_policy: Default::default() }))
+        });
         let aliases = aliases
             .into_iter()
             .map(|(address, targets)| object(AliasSpec::try_from(&MailAliasSpec { address, targets })));
         Objects {
-            undecodable: BTreeMap::new(),
             domains: domains
                 .into_iter()
                 .map(|spec| object(Ok(spec)))
@@ -116,6 +117,7 @@ fn objects() -> impl Strategy<Value = Objects> {
                 .collect(),
             mailboxes: mailboxes.enumerate().map(|(n, o)| (id(n), o)).collect(),
             aliases: aliases.enumerate().map(|(n, o)| (id(n), o)).collect(),
+            ..Objects::default()
         }
     })
 }
@@ -162,6 +164,7 @@ fn read(files: &BTreeMap<String, String>) -> Result<(), String> {
                             .iter()
                             .any(|known| value.starts_with(known))
                 }
+                CUSTODY_FILE => line.parse::<Custody>().is_ok(),
                 "domains" => is_domain(key) && value.split(' ').count() == 2,
                 other => return Err(format!("a table that this test does not know: {other}")),
             };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vmail_operator::custody::{CUSTODY_FILE, Custody};
 use vmail_operator::directory::Directory;
 use vmail_operator::postfix::tables::tables;
 
@@ -89,6 +90,7 @@ fn parse(table: &str, text: &str) -> BTreeMap<String, String> {
 
 fn is_entry(table: &str, key: &str, value: &str) -> bool {
     match table {
+        CUSTODY_FILE => format!("{key} {value}").parse::<Custody>().is_ok(),
         "domains" => {
             let hash = value.strip_suffix(" serving").or(value.strip_suffix(" draining"));
             let hex = |hash: &str| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -87,7 +87,9 @@ pub fn messages(vmail: &Path) -> Vec<(String, String)> {
 /// Empties the queue and the Maildirs.
 fn clear(pod: &Pod) {
     pod.postfix(&["postsuper", "-d", "ALL"]);
-    for domain in directories(&pod.volumes.vmail()) {
+    // What is the agent's own begins with a dot.
+    let of_domains = |path: &PathBuf| !name(path).starts_with('.');
+    for domain in directories(&pod.volumes.vmail()).filter(of_domains) {
         fs::remove_dir_all(domain).expect("removes");
     }
 }

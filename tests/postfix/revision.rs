@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use vmail_operator::custody::CUSTODY_FILE;
 use vmail_operator::directory::Directory;
 use vmail_operator::postfix::main_cf::{MainCf, TABLES, main_cf, master_cf};
 use vmail_operator::postfix::tables::tables;
@@ -89,6 +90,12 @@ impl Wanted {
         self.without("domains", &format!("{domain} "))
             .line("domains", &format!("{domain} hash2 draining"))
             .line("check_recipient_access", &format!("{domain} DEFER_IF_REJECT 4.2.1 on its way out"))
+    }
+
+    /// With this list of owners.
+    pub fn custody(mut self, owners: &str) -> Self {
+        self.files.insert(CUSTODY_FILE.into(), owners.into());
+        self
     }
 
     /// `main.cf` with this parameter set anew.

@@ -113,6 +113,7 @@ fn defaults_are_filled_in() {
         json!({
             "domain": "example.org", "class": "Mailbox", "cell": "default", "dns": { "managed": true, "adopt": false, "ttl": 3600 },
             "roleAddresses": ["postmaster", "abuse", "root"], "withdrawal": "WaitForTTL",
+            "deletionPolicy": "Retain",
             "allowedNamespaces": { "from": "Same", "names": [] },
         })
     );

@@ -1,0 +1,527 @@
+//! What becomes of mail on disk: nobody gets a predecessor's mail, and what nobody has any more goes where its last owner
+//! said.
+//!
+//! A revision says whose each Maildir is; the ledger on the volume remembers it, and is written before the revision goes
+//! live. Where the ledger names another namespace, what lies there is archived first: the mailbox is left out of the
+//! tables, and answered 450, until nobody can deliver there, its queue is empty and the Maildir is moved. What a revision
+//! no longer has is moved after a time, if the revision is mounted and nobody claims it. Each step on disk may be the last
+//! one before a crash: the ledger forgets something only after it was moved, and takes up a new owner only after the
+//! mail of the old one was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::ledger::{Ledger, Left};
+use super::mounted::{self, Revision};
+use super::volume::{Destination, Volume};
+use super::{AgentOptions, queue};
+use crate::api::DeletionPolicy;
+use crate::custody::{CUSTODY_FILE, Custody, Place};
+use crate::revision::{DomainState, Kept};
+
+/// What the volume may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What is spent on erasing at a time.
+const BUDGET: Duration = Duration::from_millis(500);
+/// How often a mailbox that is held back is looked at again.
+const AGAIN: Duration = Duration::from_secs(3);
+/// What Postfix may take to list its queue.
+const LISTING: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Custodian {
+    desk: Arc<Mutex<Desk>>,
+    config: PathBuf,
+    hold: Duration,
+    retention: Duration,
+    /// Since when something is seen without an owner. Not kept over a restart: the time begins again.
+    left: BTreeMap<Left, Instant>,
+    held: BTreeSet<Place>,
+    next_admission: Instant,
+    kept: Kept,
+}
+
+impl Custodian {
+    /// Knows nothing yet; the volume is opened when it is needed.
+    pub fn new(options: &AgentOptions, config: PathBuf) -> Self {
+        Self {
+            desk: Arc::new(Mutex::new(Desk::new(&options.vmail_dir))),
+            config,
+            hold: Duration::from_secs(options.deletion_hold_seconds),
+            retention: Duration::from_secs(options.trash_seconds),
+            left: BTreeMap::new(),
+            held: BTreeSet::new(),
+            next_admission: Instant::now(),
+            kept: Kept::default(),
+        }
+    }
+
+    /// The mailboxes that the last admitted revision was left without.
+    pub fn held(&self) -> &BTreeSet<Place> {
+        &self.held
+    }
+
+    /// Whether it is time to try again to let them in.
+    pub fn wants_to_admit(&self) -> bool {
+        !self.held.is_empty() && Instant::now() >= self.next_admission
+    }
+
+    /// What is reported.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// What of a mounted revision may go live now, once its owners are noted. `live` is what Postfix serves, `known` what
+    /// it served last.
+    pub async fn admit(
+        &mut self,
+        next: Revision,
+        live: Option<&Revision>,
+        known: Option<&Revision>,
+    ) -> Revision {
+        self.next_admission = Instant::now() + AGAIN;
+        let Some(custody) = read(&next) else { return self.hold_back(next, BTreeSet::new()) };
+        let served = live.map(served).unwrap_or_default();
+        let held = match self.take_over(&custody, served, live.is_some()).await {
+            Ok(held) => held,
+            Err(message) => {
+                self.trouble(format!("who owns which mailbox cannot be noted: {message}"));
+                let known = known.map(served_for).unwrap_or_default();
+                let strange = |place: &&Place| {
+                    known.get(*place).is_none_or(|namespace| {
+                        namespace.as_ref().is_some_and(|known| *known != custody.mailboxes[*place].namespace)
+                    })
+                };
+                custody.mailboxes.keys().filter(strange).cloned().collect()
+            }
+        };
+        self.hold_back(next, held)
+    }
+
+    /// What of the saved revision may go live: it changes nothing, and gets nobody's mailbox that has a newer owner.
+    pub async fn admit_saved(&mut self, saved: Revision) -> Revision {
+        let Some(custody) = read(&saved) else { return saved };
+        let changed = self.ask(move |desk| desk.changed_hands(&custody)).await.unwrap_or_default();
+        self.hold_back(saved, changed)
+    }
+
+    async fn take_over(
+        &mut self,
+        custody: &Custody,
+        served: BTreeSet<Place>,
+        running: bool,
+    ) -> Result<BTreeSet<Place>, String> {
+        let asked = custody.clone();
+        let changed = self.ask(move |desk| desk.changed_hands(&asked)).await?;
+        // Only once nobody can deliver there any more, and nothing is left to be delivered.
+        let mut held = BTreeSet::new();
+        if !changed.is_empty() {
+            let queued = if running { self.queued().await } else { None };
+            let free = |place: &&Place| {
+                !served.contains(*place)
+                    && queued.as_ref().is_some_and(|queued| !queued.contains(&address(place)))
+            };
+            held = changed.iter().filter(|place| !free(place)).cloned().collect();
+        }
+        let (asked, waiting) = (custody.clone(), held.clone());
+        let taken = self.ask(move |desk| desk.take_over(&asked, &waiting, Timestamp::now())).await?;
+        self.kept.archived += taken.archived;
+        if !taken.trouble.is_empty() {
+            self.trouble(taken.trouble);
+        }
+        held.extend(taken.held);
+        Ok(held)
+    }
+
+    fn hold_back(&mut self, revision: Revision, held: BTreeSet<Place>) -> Revision {
+        if held != self.held {
+            for place in held.difference(&self.held) {
+                tracing::warn!(
+                    mailbox = address(place),
+                    "held back: until what lies at {place} of another namespace is archived, and its queue is empty"
+                );
+            }
+            for place in self.held.difference(&held) {
+                tracing::info!(mailbox = address(place), "no longer held back");
+            }
+        }
+        self.kept.held_back = held.iter().map(address).collect();
+        self.held = held;
+        if self.held.is_empty() { revision } else { without(revision, &self.kept.held_back) }
+    }
+
+    /// Moves what has had no owner for long enough, and erases what has been in the trash for long enough. `mounted` is
+    /// where the live revision was mounted; nothing follows from a saved one.
+    pub async fn tend(&mut self, live: &Revision, mounted: Option<&Path>) {
+        let mut trouble = String::new();
+        match (read(live), mounted) {
+            (Some(custody), Some(directory)) => {
+                if let Err(message) = self.follow_policies(live, custody, directory).await {
+                    trouble = message;
+                }
+            }
+            _ => self.left.clear(),
+        }
+        let retention = self.retention;
+        match self.ask(move |desk| desk.erase(retention, Timestamp::now())).await {
+            Ok((erased, in_trash)) => {
+                self.kept.erased += erased;
+                self.kept.in_trash = in_trash;
+            }
+            Err(message) if trouble.is_empty() => trouble = message,
+            Err(_) => {}
+        }
+        if self.held.is_empty() || !trouble.is_empty() {
+            self.trouble(trouble);
+        }
+    }
+
+    async fn follow_policies(
+        &mut self,
+        live: &Revision,
+        custody: Custody,
+        directory: &Path,
+    ) -> Result<(), String> {
+        let draining = live.domains.iter().filter(|line| line.state == DomainState::Draining);
+        let draining: BTreeSet<String> = draining.map(|line| line.domain.clone()).collect();
+        let asked = custody.clone();
+        let (left, confirmed) = self.ask(move |desk| desk.left(&asked, &draining)).await?;
+        let now = Instant::now();
+        self.left.retain(|what, _| left.contains(what));
+        for what in &left {
+            self.left.entry(what.clone()).or_insert(now);
+        }
+        self.kept.waiting = left.len() as u64;
+        let brake = Ledger::brakes(&custody, left.len());
+        let message = match brake && !confirmed {
+            true => format!(
+                "{} Maildirs and domains lost their owner at once, so that none is moved; if that is meant, create the file .vmail/confirmed on the mail volume",
+                left.len()
+            ),
+            false => String::new(),
+        };
+        if message != self.kept.brake {
+            if !message.is_empty() {
+                tracing::error!("{message}");
+            }
+            self.kept.brake = message;
+        }
+        if !brake && confirmed {
+            // Too early or too late: it must not be good for the next time.
+            self.ask(Desk::take_back_confirmation).await?;
+        }
+        let due = self.left.iter().filter(|(_, since)| now.duration_since(**since) >= self.hold);
+        let mut due: BTreeSet<Left> = due.map(|(what, _)| what.clone()).collect();
+        if due.is_empty() || !self.kept.brake.is_empty() {
+            return Ok(());
+        }
+        // What is mounted now may say otherwise, or be on its way.
+        let mounted = mounted::index_text(directory).and_then(|text| mounted::read(directory, &text));
+        if mounted.map_or(true, |mounted| mounted.index != live.index) {
+            return Ok(());
+        }
+        let queued = self.queued().await.ok_or("the queue cannot be listed, so that nothing is moved")?;
+        let domains: BTreeSet<&str> = queued.iter().filter_map(|address| address.split('@').nth(1)).collect();
+        due.retain(|what| match what {
+            Left::Mailbox(place) => !queued.contains(&address(place)),
+            Left::Domain(domain) => !domains.contains(domain.as_str()),
+        });
+        let all = due.len() == left.len();
+        let done = self.ask(move |desk| desk.follow(&due, &custody, Timestamp::now())).await?;
+        self.kept.archived += done.archived;
+        self.kept.trashed += done.trashed;
+        if brake && confirmed && all {
+            self.ask(Desk::take_back_confirmation).await?;
+        }
+        Ok(())
+    }
+
+    /// Addresses with mail in the queue; none while that is not known.
+    async fn queued(&self) -> Option<BTreeSet<String>> {
+        let listing = queue::list(&self.config, LISTING).await.map_err(|error| error.to_string());
+        listing
+            .and_then(|listing| queue::recipients(&listing))
+            .inspect_err(|error| tracing::warn!("cannot tell for whom mail is queued: {error}"))
+            .ok()
+    }
+
+    fn trouble(&mut self, message: String) {
+        if message != self.kept.trouble && !message.is_empty() {
+            tracing::error!("mail on disk: {message}");
+        }
+        self.kept.trouble = message;
+    }
+
+    /// Does something on the volume, which may hang; while it does, there is no other answer.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Desk) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let hangs = || format!("the mail volume has not answered for {} s", PATIENCE.as_secs());
+        if matches!(self.desk.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(hangs());
+        }
+        let desk = self.desk.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
+            let answer = work(&mut desk);
+            if answer.is_err() {
+                // What is in memory must not be ahead of the disk.
+                desk.open = None;
+            }
+            answer
+        });
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(hangs()),
+        }
+    }
+}
+
+/// What a revision says; nothing where its operator is older, or newer than is understood.
+fn read(revision: &Revision) -> Option<Custody> {
+    let custody = revision.files.get(CUSTODY_FILE)?.parse();
+    custody.inspect_err(|error| tracing::warn!("nothing follows for mail on disk: {error}")).ok()
+}
+
+fn address(place: &Place) -> String {
+    format!("{}@{}", place.local, place.domain)
+}
+
+/// The mailboxes in the tables of a revision.
+fn served(revision: &Revision) -> BTreeSet<Place> {
+    let lines = revision.file("virtual_mailbox_maps").lines();
+    let addresses = lines.filter_map(|line| line.split(' ').next()?.rsplit_once('@'));
+    addresses.map(|(local, domain)| Place { domain: domain.to_owned(), local: local.to_owned() }).collect()
+}
+
+/// The same with their namespaces, where the revision says so.
+fn served_for(revision: &Revision) -> BTreeMap<Place, Option<String>> {
+    let custody = read(revision);
+    let namespace = |place: &Place| Some(custody.as_ref()?.mailboxes.get(place)?.namespace.clone());
+    served(revision).into_iter().map(|place| (place.clone(), namespace(&place))).collect()
+}
+
+/// The revision without these mailboxes, whose mail is asked to come again.
+fn without(mut revision: Revision, addresses: &BTreeSet<String>) -> Revision {
+    let others = |text: &str| -> String {
+        let held = |line: &&str| !line.split(' ').next().is_some_and(|key| addresses.contains(key));
+        text.lines().filter(held).map(|line| format!("{line}\n")).collect()
+    };
+    let mailboxes = others(revision.file("virtual_mailbox_maps"));
+    revision.files.insert("virtual_mailbox_maps".into(), mailboxes);
+    let mut access = others(revision.file("check_recipient_access"));
+    for address in addresses {
+        access.push_str(&format!("{address} 450 4.2.1 this mailbox is being prepared, try again later\n"));
+    }
+    revision.files.insert("check_recipient_access".into(), access);
+    revision
+}
+
+/// What was done with mail.
+#[derive(Debug, Default)]
+struct Done {
+    archived: u64,
+    trashed: u64,
+    held: BTreeSet<Place>,
+    trouble: String,
+}
+
+/// The volume and the ledger on it.
+struct Desk {
+    path: PathBuf,
+    open: Option<(Volume, Ledger)>,
+}
+
+impl Desk {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), open: None }
+    }
+
+    fn opened(&mut self) -> Result<(&Volume, &mut Ledger), String> {
+        if self.open.is_none() {
+            let named = |error: std::io::Error| format!("{}: {error}", self.path.display());
+            let volume = Volume::open(&self.path).map_err(named)?;
+            volume.sweep().map_err(named)?;
+            let ledger = match volume.ledger().map_err(named)? {
+                Some(text) => Ledger::read(&text).map_err(|error| {
+                    format!("the ledger .vmail/ledger.json on the mail volume cannot be read: {error}; mend it, or move it away to begin a new one")
+                })?,
+                None => Ledger::default(),
+            };
+            self.open = Some((volume, ledger));
+        }
+        self.open.as_mut().map(|(volume, ledger)| (&*volume, ledger)).ok_or_else(String::new)
+    }
+
+    fn changed_hands(&mut self, custody: &Custody) -> Result<BTreeSet<Place>, String> {
+        let (_, ledger) = self.opened()?;
+        let changed = custody.mailboxes.iter().filter(|(place, owner)| ledger.changes_hands(place, owner));
+        Ok(changed.map(|(place, _)| place.clone()).collect())
+    }
+
+    /// Archives what the new owners must not get, and notes them. Who waits keeps the owner of before.
+    fn take_over(
+        &mut self,
+        custody: &Custody,
+        waiting: &BTreeSet<Place>,
+        now: Timestamp,
+    ) -> Result<Done, String> {
+        let (volume, ledger) = self.opened()?;
+        let mut done = Done { held: waiting.clone(), ..Done::default() };
+        let mut noted = custody.clone();
+        for (domain, _) in custody.domains.iter().filter(|(d, owner)| ledger.domain_changes_hands(d, owner)) {
+            if let Err(message) = archive_unowned(volume, ledger, domain, now, &mut done.archived) {
+                done.trouble = message;
+                noted.domains.remove(domain);
+                done.held.extend(custody.mailboxes.keys().filter(|place| place.domain == *domain).cloned());
+            }
+        }
+        for (place, owner) in &custody.mailboxes {
+            if done.held.contains(place) || !ledger.changes_hands(place, owner) {
+                continue;
+            }
+            match volume.move_maildir(place, Destination::Archive, now) {
+                Ok(moved) => {
+                    if moved {
+                        tracing::info!("archived {place}: it belongs to namespace {} now", owner.namespace);
+                        done.archived += 1;
+                    }
+                }
+                Err(error) => {
+                    done.trouble = format!("{place} cannot be archived: {error}");
+                    done.held.insert(place.clone());
+                }
+            }
+        }
+        noted.mailboxes.retain(|place, _| !done.held.contains(place));
+        let before = ledger.clone();
+        ledger.note(&noted);
+        if *ledger != before {
+            volume
+                .write_ledger(&ledger.text())
+                .map_err(|error| format!("the ledger cannot be written: {error}"))?;
+        }
+        Ok(done)
+    }
+
+    fn left(
+        &mut self,
+        custody: &Custody,
+        draining: &BTreeSet<String>,
+    ) -> Result<(BTreeSet<Left>, bool), String> {
+        let (volume, ledger) = self.opened()?;
+        let left = ledger.left(custody, |domain| draining.contains(domain)).into_keys().collect();
+        Ok((left, volume.is_confirmed()))
+    }
+
+    fn take_back_confirmation(&mut self) -> Result<(), String> {
+        let (volume, _) = self.opened()?;
+        volume.take_back_confirmation().map_err(|error| error.to_string())
+    }
+
+    /// Does with what is left as its last owner said.
+    fn follow(&mut self, due: &BTreeSet<Left>, custody: &Custody, now: Timestamp) -> Result<Done, String> {
+        let (volume, ledger) = self.opened()?;
+        let policies = ledger.left(custody, |_| false);
+        let mut done = Done::default();
+        for (what, policy) in policies.iter().filter(|(what, _)| due.contains(what)) {
+            let destination = match policy {
+                DeletionPolicy::Retain => continue,
+                DeletionPolicy::Archive => Destination::Archive,
+                DeletionPolicy::Delete => Destination::Trash,
+            };
+            let moved = match what {
+                Left::Mailbox(place) => volume.move_maildir(place, destination, now).map(u64::from),
+                Left::Domain(domain) => move_rest(volume, ledger, custody, domain, destination, now),
+            };
+            let moved = moved.map_err(|error| format!("{what} cannot be moved: {error}"))?;
+            if moved > 0 {
+                let to = destination.directory();
+                tracing::info!(%policy, "moved {what} to {to}: nobody has it any more");
+            }
+            match destination {
+                Destination::Archive => done.archived += moved,
+                Destination::Trash => done.trashed += moved,
+            }
+            ledger.forget(what);
+        }
+        if !due.is_empty() {
+            volume
+                .write_ledger(&ledger.text())
+                .map_err(|error| format!("the ledger cannot be written: {error}"))?;
+        }
+        Ok(done)
+    }
+
+    /// The number of files that were erased, and of moves that are in the trash.
+    fn erase(&mut self, retention: Duration, now: Timestamp) -> Result<(u64, u64), String> {
+        let (volume, _) = self.opened()?;
+        let failed = |error| format!("the trash cannot be erased: {error}");
+        let before = volume.in_trash().map_err(failed)?;
+        let (files, _) = volume.erase(retention, now, BUDGET).map_err(failed)?;
+        let after = volume.in_trash().map_err(failed)?;
+        if after < before {
+            tracing::info!(
+                moves = before - after,
+                left = after,
+                "erased mail whose time in the trash was over"
+            );
+        }
+        Ok((files, after as u64))
+    }
+}
+
+/// Archives what lies in the directory of a domain and of which nobody knows whose it is: it was there under another
+/// owner of the domain.
+fn archive_unowned(
+    volume: &Volume,
+    ledger: &Ledger,
+    domain: &str,
+    now: Timestamp,
+    archived: &mut u64,
+) -> Result<(), String> {
+    let named = |error| format!("what {domain} left behind cannot be archived: {error}");
+    for name in volume.names(domain).map_err(named)? {
+        let place = place(domain, &name);
+        if place.is_none_or(|place| !ledger.mailboxes.contains_key(&place)) {
+            *archived +=
+                u64::from(volume.move_away(domain, &name, Destination::Archive, now).map_err(named)?);
+        }
+    }
+    Ok(())
+}
+
+/// Moves what is in the directory of a domain and belongs to no mailbox, and removes the directory if nothing is left.
+fn move_rest(
+    volume: &Volume,
+    ledger: &Ledger,
+    custody: &Custody,
+    domain: &str,
+    destination: Destination,
+    now: Timestamp,
+) -> std::io::Result<u64> {
+    let mut moved = 0;
+    for name in volume.names(domain)? {
+        if place(domain, &name).is_none_or(|place| !ledger.spares(&place, custody)) {
+            moved += u64::from(volume.move_away(domain, &name, destination, now)?);
+        }
+    }
+    volume.remove_domain(domain)?;
+    Ok(moved)
+}
+
+fn place(domain: &str, name: &OsStr) -> Option<Place> {
+    Place::try_from(format!("{domain}/{}", name.to_str()?)).ok()
+}
+
+#[cfg(test)]
+#[path = "custody_test.rs"]
+mod custody_test;

@@ -1,0 +1,262 @@
+//! Whose mail lies where: what the operator tells the agent besides the lookup tables, in [`CUSTODY_FILE`]. Pure.
+//!
+//! One line an entry, `key value` with a key that stands once, so that an agent that does not know the file can take it
+//! for one more lookup table and comes to no harm:
+//!
+//! * `example.org mail Delete`: the domain is in the tables for namespace `mail`, and says `deletionPolicy: Delete`;
+//! * `example.org/mail you=Retain=1b9d6bcd me=Delete=7d3e0c5a`: the mailboxes in it that objects of namespace `mail`
+//!   have, each with its policy and the first eight characters of the object's UID;
+//! * `example.org/ you` and `example.net/ *`: objects that are not served, accepted or not, claim these mailboxes, or the
+//!   whole domain;
+//! * `* *`: there are claims that cannot be listed, so nothing may be taken for unclaimed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::DeletionPolicy;
+
+/// The file in a revision, see the module.
+pub const CUSTODY_FILE: &str = "custody";
+
+/// Stands for every mailbox of a domain, and for every domain.
+const ALL: &str = "*";
+
+/// A Maildir: `domain/local part`, below the volume. Both parts are plain names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Place {
+    /// The domain.
+    pub domain: String,
+    /// The local part.
+    pub local: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.domain, self.local)
+    }
+}
+
+impl From<Place> for String {
+    fn from(place: Place) -> Self {
+        place.to_string()
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((domain, local)) if is_name(domain) && is_name(local) => {
+                Ok(Self { domain: domain.to_owned(), local: local.to_owned() })
+            }
+            _ => Err(format!("`{text}` is not of the form `domain/local part`")),
+        }
+    }
+}
+
+/// Whether this is one name of a directory that belongs to a domain or a mailbox: it leads nowhere else, and is none
+/// of the agent's own, which begin with a dot.
+pub fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_graphic() && c != '/';
+    !text.is_empty() && text.len() < 256 && !text.starts_with('.') && text.chars().all(plain)
+}
+
+/// Whose a Maildir is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The Mailbox's namespace.
+    pub namespace: String,
+    /// How the Mailbox's UID begins: for people who look for it. The namespace alone decides.
+    pub uid: String,
+    /// What shall become of the Maildir once nobody has it.
+    pub policy: DeletionPolicy,
+}
+
+/// Whose a domain is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainOwner {
+    /// The MailDomain's namespace.
+    pub namespace: String,
+    /// What shall become of what the domain leaves behind.
+    pub policy: DeletionPolicy,
+}
+
+/// All that one revision says about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Custody {
+    /// Domains in the tables.
+    pub domains: BTreeMap<String, DomainOwner>,
+    /// Mailboxes in the tables.
+    pub mailboxes: BTreeMap<Place, Owner>,
+    /// Mailboxes that are not served, and that some object declares all the same.
+    pub claims: BTreeSet<Place>,
+    /// Domains that are not served, and that some object declares, or too many mailboxes of which are claimed.
+    pub claimed_domains: BTreeSet<String>,
+    /// Whether there are claims that cannot be listed.
+    pub unknown_claims: bool,
+}
+
+impl Custody {
+    /// Whether some object, served or not, declares this mailbox or its whole domain.
+    pub fn claims(&self, place: &Place) -> bool {
+        self.unknown_claims
+            || self.mailboxes.contains_key(place)
+            || self.claims.contains(place)
+            || self.claimed_domains.contains(&place.domain)
+    }
+
+    /// Whether some object declares the domain.
+    pub fn claims_domain(&self, domain: &str) -> bool {
+        self.unknown_claims || self.domains.contains_key(domain) || self.claimed_domains.contains(domain)
+    }
+}
+
+impl fmt::Display for Custody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (domain, owner) in &self.domains {
+            writeln!(f, "{domain} {} {}", owner.namespace, owner.policy)?;
+        }
+        let mut served: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        for (place, owner) in &self.mailboxes {
+            let entry = format!("{}={}={}", place.local, owner.policy, owner.uid);
+            served.entry((&place.domain, &owner.namespace)).or_default().push(entry);
+        }
+        for ((domain, namespace), entries) in served {
+            writeln!(f, "{domain}/{namespace} {}", entries.join(" "))?;
+        }
+        let mut claims: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for place in &self.claims {
+            claims.entry(&place.domain).or_default().push(&place.local);
+        }
+        for domain in &self.claimed_domains {
+            claims.insert(domain, vec![ALL]);
+        }
+        for (domain, locals) in claims {
+            writeln!(f, "{domain}/ {}", locals.join(" "))?;
+        }
+        if self.unknown_claims {
+            writeln!(f, "{ALL} {ALL}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Custody {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut custody = Self::default();
+        for line in text.lines() {
+            custody.read(line).ok_or_else(|| format!("{CUSTODY_FILE}: cannot read the line `{line}`"))?;
+        }
+        Ok(custody)
+    }
+}
+
+impl Custody {
+    fn read(&mut self, line: &str) -> Option<()> {
+        let (key, value) = line.split_once(' ')?;
+        if (key, value) == (ALL, ALL) {
+            self.unknown_claims = true;
+            return Some(());
+        }
+        let Some((domain, namespace)) = key.split_once('/') else {
+            let (namespace, policy) = value.split_once(' ')?;
+            let owner = DomainOwner { namespace: namespace.to_owned(), policy: policy.parse().ok()? };
+            return is_name(key).then(|| drop(self.domains.insert(key.to_owned(), owner)));
+        };
+        if namespace.is_empty() && value == ALL {
+            self.claimed_domains.insert(domain.to_owned());
+            return is_name(domain).then_some(());
+        }
+        for entry in value.split(' ') {
+            // A local part may hold a `=` itself.
+            let mut fields = entry.rsplitn(3, '=');
+            let (uid, policy, local) = match namespace {
+                "" => ("", "Retain", entry),
+                _ => (fields.next()?, fields.next()?, fields.next()?),
+            };
+            let place = Place::try_from(format!("{domain}/{local}")).ok()?;
+            if namespace.is_empty() {
+                self.claims.insert(place);
+            } else {
+                let owner = Owner {
+                    namespace: namespace.to_owned(),
+                    uid: uid.to_owned(),
+                    policy: policy.parse().ok()?,
+                };
+                self.mailboxes.insert(place, owner);
+            }
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Place {
+        Place::try_from(text.to_owned()).expect("valid")
+    }
+
+    fn custody() -> Custody {
+        let owner =
+            |namespace: &str, policy| Owner { namespace: namespace.into(), uid: "1b9d6bcd".into(), policy };
+        let domain = DomainOwner { namespace: "mail".into(), policy: DeletionPolicy::Archive };
+        Custody {
+            domains: [("example.org".to_owned(), domain)].into(),
+            mailboxes: [
+                (place("example.org/you"), owner("mail", DeletionPolicy::Delete)),
+                (place("example.org/a=b"), owner("mail", DeletionPolicy::Retain)),
+                (place("example.org/them"), owner("shop", DeletionPolicy::Retain)),
+            ]
+            .into(),
+            claims: [place("example.com/me"), place("example.org/x")].into(),
+            claimed_domains: ["example.net".to_owned()].into(),
+            unknown_claims: true,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let text = custody().to_string();
+        assert_eq!(text.parse(), Ok(custody()), "{text}");
+        assert_eq!("".parse(), Ok(Custody::default()));
+    }
+
+    /// An agent that does not know the file compiles it.
+    #[test]
+    fn an_older_agent_takes_it_for_a_table() {
+        assert_eq!(crate::agent::tables::entries(&custody().to_string()).map(|entries| entries.len()), Ok(7));
+    }
+
+    #[test]
+    fn no_line_names_a_place_outside() {
+        for line in [
+            "../x mail Retain",
+            "a.b/mail ../x=Retain=1",
+            "a.b/mail .trash=Delete=1",
+            ".vmail/ x",
+            "a.b/ x/y",
+        ] {
+            assert!(line.parse::<Custody>().is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_claim_covers_what_it_names() {
+        let mut custody = custody();
+        assert!(custody.claims(&place("other.example/x")));
+        custody.unknown_claims = false;
+        for claimed in ["example.org/you", "example.org/x", "example.net/any", "example.com/me"] {
+            assert!(custody.claims(&place(claimed)), "{claimed}");
+        }
+        assert!(!custody.claims(&place("example.org/nobody")) && !custody.claims_domain("example.com"));
+    }
+}
