@@ -4,8 +4,9 @@
 //! for one more lookup table and comes to no harm:
 //!
 //! * `example.org mail Delete`: the domain is in the tables for namespace `mail`, and says `deletionPolicy: Delete`;
-//! * `example.org/mail you=Retain=1b9d6bcd me=Delete=7d3e0c5a`: the mailboxes in it that objects of namespace `mail`
-//!   have, each with its policy and the first eight characters of the object's UID;
+//! * `you@example.org mail Retain 1b9d6bcd`: the mailbox is in the tables for an object of namespace `mail`, with its
+//!   policy and the first eight characters of the object's UID. The key is that of the mailbox's other lines, so that all
+//!   of them are in one shard;
 //! * `example.org/ you` and `example.net/ *`: objects that are not served, accepted or not, claim these mailboxes, or the
 //!   whole domain;
 //! * `* *`: there are claims that cannot be listed, so nothing may be taken for unclaimed.
@@ -121,13 +122,8 @@ impl fmt::Display for Custody {
         for (domain, owner) in &self.domains {
             writeln!(f, "{domain} {} {}", owner.namespace, owner.policy)?;
         }
-        let mut served: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-        for (place, owner) in &self.mailboxes {
-            let entry = format!("{}={}={}", place.local, owner.policy, owner.uid);
-            served.entry((&place.domain, &owner.namespace)).or_default().push(entry);
-        }
-        for ((domain, namespace), entries) in served {
-            writeln!(f, "{domain}/{namespace} {}", entries.join(" "))?;
+        for (Place { domain, local }, Owner { namespace, uid, policy }) in &self.mailboxes {
+            writeln!(f, "{local}@{domain} {namespace} {policy} {uid}")?;
         }
         let mut claims: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for place in &self.claims {
@@ -165,33 +161,26 @@ impl Custody {
             self.unknown_claims = true;
             return Some(());
         }
-        let Some((domain, namespace)) = key.split_once('/') else {
-            let (namespace, policy) = value.split_once(' ')?;
-            let owner = DomainOwner { namespace: namespace.to_owned(), policy: policy.parse().ok()? };
-            return is_name(key).then(|| drop(self.domains.insert(key.to_owned(), owner)));
-        };
-        if namespace.is_empty() && value == ALL {
-            self.claimed_domains.insert(domain.to_owned());
-            return is_name(domain).then_some(());
-        }
-        for entry in value.split(' ') {
-            // A local part may hold a `=` itself.
-            let mut fields = entry.rsplitn(3, '=');
-            let (uid, policy, local) = match namespace {
-                "" => ("", "Retain", entry),
-                _ => (fields.next()?, fields.next()?, fields.next()?),
-            };
-            let place = Place::try_from(format!("{domain}/{local}")).ok()?;
-            if namespace.is_empty() {
-                self.claims.insert(place);
-            } else {
-                let owner = Owner {
-                    namespace: namespace.to_owned(),
-                    uid: uid.to_owned(),
-                    policy: policy.parse().ok()?,
-                };
-                self.mailboxes.insert(place, owner);
+        if let Some((domain, "")) = key.split_once('/') {
+            if value == ALL {
+                self.claimed_domains.insert(domain.to_owned());
+                return is_name(domain).then_some(());
             }
+            for local in value.split(' ') {
+                self.claims.insert(Place::try_from(format!("{domain}/{local}")).ok()?);
+            }
+            return Some(());
+        }
+        let mut fields = value.split(' ');
+        let namespace = fields.next()?.to_owned();
+        let policy = fields.next()?.parse().ok()?;
+        // Neither part of an address holds another `@`.
+        if let Some((local, domain)) = key.split_once('@') {
+            let owner = Owner { namespace, policy, uid: fields.next()?.to_owned() };
+            self.mailboxes.insert(Place::try_from(format!("{domain}/{local}")).ok()?, owner);
+        } else {
+            is_name(key).then_some(())?;
+            self.domains.insert(key.to_owned(), DomainOwner { namespace, policy });
         }
         Some(())
     }
@@ -233,15 +222,16 @@ mod tests {
     /// An agent that does not know the file compiles it.
     #[test]
     fn an_older_agent_takes_it_for_a_table() {
-        assert_eq!(crate::agent::tables::entries(&custody().to_string()).map(|entries| entries.len()), Ok(7));
+        assert_eq!(crate::agent::tables::entries(&custody().to_string()).map(|entries| entries.len()), Ok(8));
     }
 
     #[test]
     fn no_line_names_a_place_outside() {
         for line in [
             "../x mail Retain",
-            "a.b/mail ../x=Retain=1",
-            "a.b/mail .trash=Delete=1",
+            "../x@a.b mail Retain 1",
+            ".trash@a.b mail Delete 1",
+            "x@../a mail Retain 1",
             ".vmail/ x",
             "a.b/ x/y",
         ] {

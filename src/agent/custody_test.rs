@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use super::super::volume::faults;
 use super::*;
 
-const BEFORE: &str =
-    "a.b mail Archive\na.b/mail kept=Retain=1 put=Archive=2 gone=Delete=3 other=Retain=4\nc.d mail Delete\n";
+const BEFORE: &str = "a.b mail Archive\nkept@a.b mail Retain 1\nput@a.b mail Archive 2\ngone@a.b mail Delete 3\nother@a.b mail Retain 4\nc.d mail Delete\n";
 /// `other` belongs to somebody else; the others and `c.d` are gone.
-const AFTER: &str = "a.b mail Archive\na.b/shop other=Retain=5\n";
+const AFTER: &str = "a.b mail Archive\nother@a.b shop Retain 5\n";
 
 fn custody(text: &str) -> Custody {
     text.parse().unwrap()
@@ -118,8 +117,9 @@ fn who_waits_keeps_the_owner_of_before() {
 #[test]
 fn a_maildir_that_cannot_be_moved_holds_back_its_new_owner_alone() {
     let (directory, mut desk) = filled();
-    let text = "a.b/shop other=Retain=5 put=Retain=6\nc.d/shop stray=Retain=7\ne.f/mail x=Retain=8\n";
-    desk.take_over(&custody("c.d/mail stray=Retain=9\n"), &BTreeSet::new(), at(0)).unwrap();
+    let text =
+        "other@a.b shop Retain 5\nput@a.b shop Retain 6\nstray@c.d shop Retain 7\nx@e.f mail Retain 8\n";
+    desk.take_over(&custody("stray@c.d mail Retain 9\n"), &BTreeSet::new(), at(0)).unwrap();
     fs::rename(directory.path().join("c.d"), directory.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink(directory.path().join("elsewhere"), directory.path().join("c.d")).unwrap();
     let done = desk.take_over(&custody(text), &BTreeSet::new(), at(1)).unwrap();
@@ -132,7 +132,7 @@ fn a_maildir_that_cannot_be_moved_holds_back_its_new_owner_alone() {
 #[test]
 fn a_domain_that_changes_hands_is_empty_of_what_nobody_knows() {
     let (directory, mut desk) = filled();
-    let text = "c.d shop Retain\nc.d/shop stray=Retain=7\n";
+    let text = "c.d shop Retain\nstray@c.d shop Retain 7\n";
     assert_eq!(desk.take_over(&custody(text), &BTreeSet::new(), at(1)).unwrap().archived, 1);
     assert!(files(directory.path()).contains(&".archive/c.d/stray/new/1".to_owned()));
 }

@@ -156,8 +156,15 @@ mod tests {
 
     #[test]
     fn the_policy_outlives_its_owner() {
-        let ledger = ledger("a.b mail Delete\na.b/mail x=Delete=1 y=Archive=2 z=Retain=3\n");
-        assert_eq!(left(&ledger, "a.b mail Delete\na.b/mail x=Delete=1 y=Archive=2 z=Retain=3\n"), [""; 0]);
+        let ledger =
+            ledger("a.b mail Delete\nx@a.b mail Delete 1\ny@a.b mail Archive 2\nz@a.b mail Retain 3\n");
+        assert_eq!(
+            left(
+                &ledger,
+                "a.b mail Delete\nx@a.b mail Delete 1\ny@a.b mail Archive 2\nz@a.b mail Retain 3\n"
+            ),
+            [""; 0]
+        );
         assert_eq!(left(&ledger, ""), ["a.b/x", "a.b/y", "a.b/"]);
         assert_eq!(left(&ledger, "a.b mail Delete\n"), ["a.b/x", "a.b/y"]);
         assert_eq!(ledger.left(&custody("a.b mail Delete\n"), |domain| domain == "a.b"), BTreeMap::new());
@@ -165,16 +172,16 @@ mod tests {
 
     #[test]
     fn nothing_is_left_that_anybody_claims() {
-        let ledger = ledger("a.b mail Delete\na.b/mail x=Delete=1 y=Delete=2\n");
+        let ledger = ledger("a.b mail Delete\nx@a.b mail Delete 1\ny@a.b mail Delete 2\n");
         assert_eq!(left(&ledger, "a.b/ x\n"), ["a.b/y", "a.b/"]);
         assert_eq!(left(&ledger, "a.b/ *\n"), [""; 0]);
         assert_eq!(left(&ledger, "* *\n"), [""; 0]);
-        assert_eq!(left(&ledger, "a.b/other x=Retain=9\n"), ["a.b/y", "a.b/"]);
+        assert_eq!(left(&ledger, "x@a.b other Retain 9\n"), ["a.b/y", "a.b/"]);
     }
 
     #[test]
     fn only_another_namespace_is_another_hand() {
-        let ledger = ledger("a.b mail Delete\na.b/mail x=Delete=1\n");
+        let ledger = ledger("a.b mail Delete\nx@a.b mail Delete 1\n");
         let place = Place::try_from("a.b/x".to_owned()).expect("valid");
         for (namespace, changes) in [("mail", false), ("shop", true)] {
             let owner =
@@ -198,7 +205,7 @@ mod tests {
     #[test]
     fn another_form_is_not_an_empty_one() {
         assert!(Ledger::read("{\"format\":2}").is_err() && Ledger::read("").is_err());
-        let ledger = ledger("a.b mail Delete\na.b/mail x=Delete=1\n");
+        let ledger = ledger("a.b mail Delete\nx@a.b mail Delete 1\n");
         assert_eq!(Ledger::read(&ledger.text()), Ok(ledger));
     }
 
@@ -222,7 +229,7 @@ mod tests {
                         0 => text.push_str(&format!("d{n}.b/ x\n")),
                         1 => {}
                         _ => {
-                            text.push_str(&format!("d{n}.b/n{namespace} x={policy}=1\n"));
+                            text.push_str(&format!("x@d{n}.b n{namespace} {policy} 1\n"));
                             last.insert(format!("d{n}.b/x"), policy);
                         }
                     }

@@ -105,10 +105,7 @@ fn mailbox<'a>(
     undeclared("Mailbox", address, live.get(address), id)?;
     let alias = declared.get(address).filter(|alias| alias.namespace != id.namespace);
     undeclared("MailAlias", address, alias, id)?;
-    // The domain has counted its own namespace.
-    let guest = id.namespace != domain.namespace;
-    let owner = if guest { capacity::owner(address.domain(), &id.namespace) } else { 0 };
-    shares.take(&id.namespace, &domain.spec.cell, 1, capacity::mailbox(address) + owner)?;
+    shares.take(&id.namespace, &domain.spec.cell, 1, capacity::mailbox(address, &id.namespace))?;
     Ok((address, verdict_in(domain, address)))
 }
 

@@ -108,17 +108,13 @@ pub fn domain(spec: &MailDomainSpec, namespace: &str, default_postmaster: &str) 
         .len()
         .max("postmaster@".len() + spec.domain.len());
     let roles = spec.role_addresses.iter().map(|local| local.len() + spec.domain.len() + postmaster + 3);
-    3 * spec.domain.len() + 120 + roles.sum::<usize>() + 2 * owner(&spec.domain, namespace)
+    3 * spec.domain.len() + 120 + roles.sum::<usize>() + spec.domain.len() + namespace.len() + 10
 }
 
-/// Names a namespace in the list of owners: once for the domain, once for all mailboxes that it has there.
-pub fn owner(domain: &str, namespace: &str) -> usize {
-    domain.len() + namespace.len() + 10
-}
-
-/// A mailbox: address, path, separators; in the list of owners its local part, policy and the beginning of its UID.
-pub fn mailbox(address: &Address) -> usize {
-    line(address) + address.local().len() + 18
+/// A mailbox: address, path, separators; in the list of owners the address again, with namespace, policy and the
+/// beginning of its UID.
+pub fn mailbox(address: &Address, namespace: &str) -> usize {
+    line(address) + address.domain().len() + address.local().len() + namespace.len() + 20
 }
 
 fn line(address: &Address) -> usize {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Keeping, ObjectId, Objects, ServedDomain};
-use crate::api::address::Address;
+use crate::api::address::{Address, is_domain};
 
 /// What objects declare that are not live, for whatever reason: nobody's mail there is taken for forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,9 @@ pub fn claims(
     for (id, object) in &objects.domains {
         match object.spec.as_ref().map(|spec| &spec.domain).ok().or_else(|| objects.undecodable.get(id)) {
             Some(domain) if domains.get(domain).is_some_and(|served| served.claim.is_some()) => {}
-            Some(domain) => drop(claims.domains.insert(domain.clone())),
+            // What is no domain names no place on disk.
+            Some(domain) if is_domain(domain) => drop(claims.domains.insert(domain.clone())),
+            Some(_) => {}
             None => claims.unknown = true,
         }
     }

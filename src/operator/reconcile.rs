@@ -45,7 +45,7 @@ pub enum Message {
     /// Something was seen in the cluster.
     Seen(Box<Seen>),
     /// An agent answered, or not.
-    Agent(Answer),
+    Agent(Box<Answer>),
     /// A DNS task ended.
     Dns(Outcome),
     /// Statuses were written, or not.
@@ -59,7 +59,7 @@ impl From<Seen> for Message {
 }
 impl From<Answer> for Message {
     fn from(answer: Answer) -> Self {
-        Self::Agent(answer)
+        Self::Agent(Box::new(answer))
     }
 }
 impl From<Outcome> for Message {

@@ -52,10 +52,10 @@ fn in_place(pod: &Pod) -> Vec<String> {
 fn each_maildir_goes_where_its_mailbox_said() {
     let addresses = ["kept@example.org", "put@example.org", "gone@example.org", "claimed@example.org"];
     let owners = "example.org mail Delete\n\
-                  example.org/mail you=Retain=1 kept=Retain=2 put=Archive=3 gone=Delete=4 claimed=Delete=5\n";
+                  you@example.org mail Retain 1\nkept@example.org mail Retain 2\nput@example.org mail Archive 3\ngone@example.org mail Delete 4\nclaimed@example.org mail Delete 5\n";
     let (pod, before) = with_mail(&addresses, owners, &QUICK);
     let mut after =
-        before.custody("example.org mail Delete\nexample.org/mail you=Retain=1\nexample.org/ claimed\n");
+        before.custody("example.org mail Delete\nyou@example.org mail Retain 1\nexample.org/ claimed\n");
     for address in addresses {
         after = after.without("virtual_mailbox_maps", &format!("{address} "));
     }
@@ -77,14 +77,14 @@ fn each_maildir_goes_where_its_mailbox_said() {
 fn mail_never_changes_hands() {
     let of = |namespace: &str| {
         format!(
-            "example.org mail Retain\nexample.org/mail you=Retain=1\nexample.org/{namespace} me=Retain=9\n"
+            "example.org mail Retain\nyou@example.org mail Retain 1\nme@example.org {namespace} Retain 9\n"
         )
     };
     let (pod, before) = with_mail(&["me@example.org"], &of("shop"), &QUICK);
     // The same namespace, another object: its mail is there again.
     let without = before.clone().without("virtual_mailbox_maps", "me@").custody("example.org mail Retain\n");
     show(&pod, &without);
-    let again = before.clone().custody(&of("shop").replace("=9", "=10"));
+    let again = before.clone().custody(&of("shop").replace("Retain 9", "Retain 10"));
     show(&pod, &again);
     assert_eq!(in_place(&pod), ["me@example.org"]);
     // Another namespace at once, without a revision between: nobody else's mailbox is held back.
@@ -105,12 +105,12 @@ fn mail_never_changes_hands() {
 /// A saved revision that lacks a mailbox says nothing about its mail.
 #[test]
 fn nothing_follows_from_the_saved_copy_nor_beside_a_symlink() {
-    let owners = "example.org mail Retain\nexample.org/mail you=Retain=1 me=Delete=2\n";
+    let owners = "example.org mail Retain\nyou@example.org mail Retain 1\nme@example.org mail Delete 2\n";
     let (pod, before) = with_mail(&["me@example.org"], owners, &["--deletion-hold-seconds=3600"]);
     let after = before
         .clone()
         .without("virtual_mailbox_maps", "me@")
-        .custody("example.org mail Retain\nexample.org/mail you=Retain=1\n");
+        .custody("example.org mail Retain\nyou@example.org mail Retain 1\n");
     show(&pod, &after);
     let (_, volumes) = pod.terminate();
     fs::remove_dir_all(volumes.revision()).unwrap();
@@ -138,12 +138,12 @@ fn nothing_follows_from_the_saved_copy_nor_beside_a_symlink() {
 fn what_would_go_all_at_once_waits_for_the_administrator() {
     let addresses: Vec<String> = (0..12).map(|n| format!("m{n}@example.org")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let listed: Vec<String> = (0..12).map(|n| format!("m{n}=Archive=1")).collect();
-    let owners = format!("example.org mail Retain\nexample.org/mail you=Retain=1 {}\n", listed.join(" "));
+    let listed: Vec<String> = (0..12).map(|n| format!("m{n}@example.org mail Archive 1\n")).collect();
+    let owners = format!("example.org mail Retain\nyou@example.org mail Retain 1\n{}", listed.concat());
     let (pod, before) = with_mail(&addresses, &owners, &QUICK);
     let after = before
         .without("virtual_mailbox_maps", "m")
-        .custody("example.org mail Retain\nexample.org/mail you=Retain=1\n");
+        .custody("example.org mail Retain\nyou@example.org mail Retain 1\n");
     show(&pod, &after);
     let report = pod.wait_for_report("the brake", |report| !report.kept.brake.is_empty());
     assert_eq!((report.kept.waiting, report.kept.archived), (12, 0));
