@@ -33,6 +33,7 @@ enum Command {
     Check(command::CheckOptions),
     Render(command::RenderOptions),
     Trace(command::TraceOptions),
+    Withdraw(command::WithdrawOptions),
     Import(import::ImportOptions),
     Completion(command::CompletionOptions),
     /// Print the reference of the API as Markdown
@@ -48,6 +49,10 @@ fn main() -> ExitCode {
         Command::Check(options) => return command::check(&options),
         Command::Render(options) => return command::render(&options),
         Command::Trace(options) => match block_on(command::trace(&options)) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Withdraw(options) => match block_on(command::withdraw(&options)) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },

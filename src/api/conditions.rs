@@ -50,6 +50,8 @@ reasons! {
     DomainConflict,
     /// The administrator's tenancy rules do not give this namespace the domain.
     DomainNotPermitted,
+    /// The administrator took the domain out of service (`vmail-operator withdraw`).
+    Withdrawn,
     /// The domain is the mail server's own host name.
     ReservedDomain,
     /// No MailDomain serves the address's domain (yet).

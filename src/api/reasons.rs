@@ -17,6 +17,7 @@ const MAIL_DOMAIN: &[Possible] = &[
         &[
             DomainConflict,
             DomainNotPermitted,
+            Withdrawn,
             ReservedDomain,
             CellNotFound,
             CapacityExceeded,

@@ -1,15 +1,18 @@
-//! Commands that people run: manifests in, or one look at a cluster; out comes what the operator would say or write.
+//! Commands that people run: manifests in, or a look at a cluster; out comes what the operator would say or write. One
+//! asks the operator for something: `withdraw`.
 
 mod check;
 mod completion;
 mod render;
 mod said;
 mod trace;
+mod withdraw;
 
 pub use check::{CheckOptions, check};
 pub use completion::{CompletionOptions, completion};
 pub use render::{RenderOptions, render};
 pub use trace::{TraceOptions, trace};
+pub use withdraw::{WithdrawOptions, withdraw};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

@@ -28,7 +28,8 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
                 Reason::Pending,
                 "the MailDomain is being deleted; the domain is being withdrawn",
             )),
-            Ok(spec) => permitted(id, spec, rules)
+            Ok(spec) => in_service(&spec.domain, rules)
+                .and_then(|()| permitted(id, spec, rules))
                 .and_then(|()| free(id, spec, rules, &served))
                 .and_then(|()| fits(id, spec, rules, shares))
                 .map(|()| spec),
@@ -47,8 +48,10 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
     }
     // Not decoded is not gone: what the record says goes on.
     for (id, domain) in &objects.undecodable {
-        let kept =
-            rules.records.get(domain).filter(|record| record.namespace == id.namespace && record.in_tables());
+        let kept = rules
+            .records
+            .get(domain)
+            .filter(|record| record.namespace == id.namespace && record.in_tables() && !record.withdraw);
         if let Some(record) = kept.filter(|_| !served.contains_key(domain)) {
             let domain_served = ServedDomain {
                 state: DomainState::Serving,
@@ -90,6 +93,17 @@ impl Rules<'_> {
     fn serves(&self, id: &ObjectId, spec: &MailDomainSpec) -> bool {
         self.owns(id, spec) && self.records.get(&spec.domain).is_some_and(Record::in_tables)
     }
+}
+
+/// Whether the administrator did not take the domain out of service.
+fn in_service(domain: &str, rules: Rules<'_>) -> Result<(), Refusal> {
+    if !rules.records.get(domain).is_some_and(|record| record.withdraw) {
+        return Ok(());
+    }
+    let message = format!(
+        "the administrator takes {domain} out of service; `vmail-operator withdraw --undo {domain}` brings it back"
+    );
+    Err(Refusal::new(Reason::Withdrawn, message))
 }
 
 /// Whether nobody else has the domain. What is still in the tables belongs to whom it belonged to: mail on disk does

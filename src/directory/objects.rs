@@ -137,3 +137,13 @@ impl Keeping {
 
 /// Enough to tell the Mailboxes apart that an address ever had: UIDs are random (RFC 9562 5.4).
 const UID_CHARACTERS: usize = 8;
+
+impl Objects {
+    /// Whether a MailDomain declares the domain, or may do so: one that cannot be read may name any.
+    pub fn declare(&self, domain: &str) -> bool {
+        self.domains.iter().any(|(id, object)| match &object.spec {
+            Ok(spec) => spec.domain == domain,
+            Err(_) => self.undecodable.get(id).is_none_or(|named| named == domain),
+        })
+    }
+}

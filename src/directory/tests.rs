@@ -132,6 +132,33 @@ fn a_domain_on_its_way_out_stays_with_its_namespace() {
 }
 
 #[test]
+fn what_is_taken_out_of_service_is_served_for_nobody() {
+    let spec = serde_yaml::from_str(ORG).expect("a spec");
+    let serving = Record { withdraw: true, ..Record::new("example.org", "a", spec) };
+    let set = Set::default().domain("a/1", ORG).domain("mail/2", ORG).mailbox("a/3", "you@example.org");
+    let judge = |record: &Record| {
+        let directory = set.with_records(&BTreeMap::from([("example.org".to_owned(), record.clone())]));
+        for id in ["a/1", "mail/2"] {
+            assert_eq!(reason(&directory.domain_verdicts, id), Some(Reason::Withdrawn));
+        }
+        directory
+    };
+    let directory = judge(&serving);
+    let served = &directory.domains["example.org"];
+    assert_eq!((served.state, &served.claim), (DomainState::Draining, &None));
+    assert_eq!(directory.mailboxes.len(), 1, "its mail is accepted while it drains");
+    let out = Record { phase: Phase::Withdrawn { check: Timestamp::UNIX_EPOCH }, ..serving.clone() };
+    assert!(judge(&out).domains.is_empty());
+
+    // Nor for a MailDomain that this version cannot decode.
+    let mut unreadable = set;
+    unreadable.0.domains.clear();
+    unreadable.0.undecodable.insert(id("a/1"), "example.org".to_owned());
+    let directory = unreadable.with_records(&BTreeMap::from([("example.org".to_owned(), serving)]));
+    assert_eq!(directory.domains["example.org"].claim, None);
+}
+
+#[test]
 fn tenancy_is_asked_for_new_claims_alone() {
     let spec = "domain: other.example";
     let set = Set::default().domain("a/1", spec).domain("mail/2", spec);

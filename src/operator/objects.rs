@@ -18,11 +18,15 @@ pub const FIELD_MANAGER: &str = "vmail-operator";
 pub const POKE_ANNOTATION: &str = "vmail.dev/revision";
 /// On a domain record: the DNS server will not come back, go on without it.
 pub const ABANDON_DNS_ANNOTATION: &str = "vmail.dev/abandon-dns";
+/// On a domain record: the domain is to be taken out of service, whoever declares it.
+pub const WITHDRAW_ANNOTATION: &str = "vmail.dev/withdraw";
 /// The key of a record's ConfigMap.
 pub const RECORD_KEY: &str = "record.yaml";
 
 /// Where the tables are while one ConfigMap holds them.
 const TABLES: &str = "tables";
+/// What such an annotation has to say.
+pub const TRUE: &str = "true";
 const RECORD_PREFIX: &str = "vmail-domain.";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// A label of our own: by `app.kubernetes.io/instance` Argo CD (before 3.0) knows what belongs to an Application, and
@@ -57,13 +61,17 @@ pub fn record_config_map(
     resource_version: Option<&str>,
     abandon_dns: bool,
 ) -> Result<ConfigMap, serde_yaml::Error> {
-    let annotations =
-        abandon_dns.then(|| BTreeMap::from([(ABANDON_DNS_ANNOTATION.to_owned(), "true".to_owned())]));
+    let orders = [(ABANDON_DNS_ANNOTATION, abandon_dns), (WITHDRAW_ANNOTATION, record.withdraw)];
+    let annotations: BTreeMap<String, String> = orders
+        .into_iter()
+        .filter(|(_, given)| *given)
+        .map(|(key, _)| (key.to_owned(), TRUE.to_owned()))
+        .collect();
     Ok(ConfigMap {
         metadata: ObjectMeta {
             name: Some(record_name(&record.domain)),
             labels: Some(labels(installation)),
-            annotations,
+            annotations: (!annotations.is_empty()).then_some(annotations),
             resource_version: resource_version.map(str::to_owned),
             ..ObjectMeta::default()
         },
@@ -76,18 +84,18 @@ pub fn record_config_map(
 pub fn read_record(map: &ConfigMap) -> Result<Stored, String> {
     let data = map.data.as_ref().and_then(|data| data.get(RECORD_KEY));
     let text = data.ok_or_else(|| format!("it has no key `{RECORD_KEY}`"))?;
-    let record: Record = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    let mut record: Record = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     let name = map.metadata.name.as_deref().unwrap_or_default();
     if record_domain(name) != Some(&record.domain) {
         return Err(format!("it is about {}, which its name does not say", record.domain));
     }
     let annotations = map.metadata.annotations.as_ref();
+    let ordered = |key: &str| annotations.and_then(|all| all.get(key)).is_some_and(|value| value == TRUE);
+    record.withdraw = ordered(WITHDRAW_ANNOTATION);
     Ok(Stored {
         record,
         resource_version: map.metadata.resource_version.clone().unwrap_or_default(),
-        abandon_dns: annotations
-            .and_then(|all| all.get(ABANDON_DNS_ANNOTATION))
-            .is_some_and(|value| value == "true"),
+        abandon_dns: ordered(ABANDON_DNS_ANNOTATION),
     })
 }
 

@@ -280,6 +280,7 @@ impl Reconciler {
         };
         Facts {
             claim: served.map(|served| (&served.spec, served.namespace.as_str())),
+            declared: self.index.objects.declare(domain),
             absent,
             // A cell that was taken away has no queue that anybody could wait for.
             queued: cell.map_or(Some(0), |cell| cell.queued(domain, directory)),

@@ -1,14 +1,15 @@
-//! One look at a cluster: what the rules look at, read once. For commands that people run.
+//! The cluster as commands see it that people run: one installation, and one look at what the rules look at.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::api::{MailAlias, MailDomain, Mailbox};
@@ -26,6 +27,16 @@ const PAGE: u32 = 500;
 /// The chart's labels on the ConfigMap with the operator's configuration.
 const CONFIGURATION: &str = "app.kubernetes.io/name=vmail-operator,app.kubernetes.io/component=operator";
 const CONFIGURATION_KEY: &str = "config.yaml";
+
+/// An installation, found by its namespace.
+pub struct Installation {
+    /// The way to its cluster.
+    client: Client,
+    /// Its namespace.
+    pub namespace: String,
+    /// The operator's configuration.
+    pub config: Config,
+}
 
 /// What the rules look at.
 pub struct Snapshot {
@@ -53,6 +64,22 @@ pub enum SnapshotError {
         /// What the API server said.
         message: String,
     },
+    /// A domain record cannot be read.
+    #[error("the domain record in ConfigMap {name} cannot be read: {message}")]
+    Record {
+        /// The ConfigMap.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A domain record cannot be changed.
+    #[error("cannot annotate ConfigMap {name}: {message}")]
+    Order {
+        /// The ConfigMap.
+        name: String,
+        /// What the API server said.
+        message: String,
+    },
     /// The operator is not in that namespace, or twice.
     #[error(
         "namespace {namespace} has {found} configurations of vmail-operator and not one; name the namespace of its release with --release-namespace"
@@ -73,12 +100,12 @@ pub enum SnapshotError {
     },
 }
 
-impl Snapshot {
-    /// Reads everything once. The installation is looked for in `namespace`, by default that of the kubeconfig's context.
+impl Installation {
+    /// Looks for the installation in `namespace`, by default that of the kubeconfig's context.
     ///
     /// # Errors
     /// When the cluster cannot be reached, does not let this user list what is needed, or has no operator there.
-    pub async fn take(namespace: Option<&str>) -> Result<Self, SnapshotError> {
+    pub async fn find(namespace: Option<&str>) -> Result<Self, SnapshotError> {
         let inferred =
             kube::Config::infer().await.map_err(|error| SnapshotError::Client(error.to_string()))?;
         let namespace = namespace.unwrap_or(&inferred.default_namespace).to_owned();
@@ -92,12 +119,62 @@ impl Snapshot {
         };
         let text = config.get(CONFIGURATION_KEY).map_or("", String::as_str);
         let config = Config::parse(text).map_err(|message| SnapshotError::Invalid { name, message })?;
+        Ok(Self { client, namespace, config })
+    }
 
-        let mut index = Index::new(&namespace);
-        let ours = ListParams::default().labels(&objects::selector(&config.name));
-        for map in list(&maps, &ours, "configmaps").await? {
+    /// Every ConfigMap that the operator wrote: domain records and tables.
+    async fn config_maps(&self) -> Result<Vec<ConfigMap>, SnapshotError> {
+        let ours = ListParams::default().labels(&objects::selector(&self.config.name));
+        list(&Api::namespaced(self.client.clone(), &self.namespace), &ours, "configmaps").await
+    }
+
+    /// The domain records by domain.
+    ///
+    /// # Errors
+    /// When they cannot be listed, or one cannot be read.
+    pub async fn records(&self) -> Result<BTreeMap<String, Record>, SnapshotError> {
+        let maps = self.config_maps().await?;
+        let name = |map: &ConfigMap| map.metadata.name.clone().unwrap_or_default();
+        let records = maps.iter().filter(|map| objects::record_domain(&name(map)).is_some()).map(|map| {
+            let read = objects::read_record(map);
+            read.map(|stored| (stored.record.domain.clone(), stored.record))
+                .map_err(|message| SnapshotError::Record { name: name(map), message })
+        });
+        records.collect()
+    }
+
+    /// Orders that the domain be taken out of service, or takes that order back. The operator does the work. A domain
+    /// without a record is not in service.
+    ///
+    /// # Errors
+    /// When the record cannot be changed.
+    pub async fn order_withdrawal(&self, domain: &str, withdraw: bool) -> Result<(), SnapshotError> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let name = objects::record_name(domain);
+        let order = withdraw.then_some(objects::TRUE);
+        let patch = json!({ "metadata": { "annotations": { (objects::WITHDRAW_ANNOTATION): order } } });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match timeout(PATIENCE, maps.patch(&name, &params, &patch)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
+            Ok(Err(error)) => Err(SnapshotError::Order { name, message: said(&error) }),
+            Err(_) => Err(SnapshotError::Order { name, message: no_answer() }),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Reads everything once. The installation is looked for in `namespace`, by default that of the kubeconfig's context.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached, does not let this user list what is needed, or has no operator there.
+    pub async fn take(namespace: Option<&str>) -> Result<Self, SnapshotError> {
+        let installation = Installation::find(namespace).await?;
+        let mut index = Index::new(&installation.namespace);
+        for map in installation.config_maps().await? {
             index.see(Seen::ConfigMap(Event::InitApply(map)));
         }
+        let Installation { client, namespace, config } = installation;
         let every = ListParams::default();
         for domain in list(&guarded::<MailDomain>(&client), &every, "maildomains").await? {
             index.see(Seen::Domain(Event::InitApply(domain)));
@@ -110,6 +187,18 @@ impl Snapshot {
         }
         let records = index.records.into_iter().map(|(domain, stored)| (domain, stored.record)).collect();
         Ok(Self { config, namespace, objects: index.objects, records })
+    }
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", PATIENCE.as_secs())
+}
+
+/// What the API server said, without the request.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -130,11 +219,8 @@ where
     loop {
         let page = timeout(PATIENCE, api.list(&params))
             .await
-            .map_err(|_| refused(format!("no answer within {} s", PATIENCE.as_secs())))?
-            .map_err(|error| match error {
-                kube::Error::Api(status) => refused(status.message.clone()),
-                other => refused(other.to_string()),
-            })?;
+            .map_err(|_| refused(no_answer()))?
+            .map_err(|error| refused(said(&error)))?;
         all.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

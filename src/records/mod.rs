@@ -34,6 +34,10 @@ pub struct Record {
     /// Until when resolvers may hold an MX of ours that DNS no longer has, while the domain is served all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<Timestamp>,
+    /// The administrator takes the domain out of service, whoever declares it. Not the operator's to decide: it stands
+    /// in an annotation beside the record, and not in it.
+    #[serde(skip)]
+    pub withdraw: bool,
 }
 
 /// What may stand in DNS.
@@ -90,6 +94,7 @@ impl Record {
             phase: Phase::Serving,
             published: None,
             held_until: None,
+            withdraw: false,
         }
     }
 

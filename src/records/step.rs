@@ -27,6 +27,8 @@ const TOMBSTONE: Duration = Duration::from_secs(60);
 pub struct Facts<'a> {
     /// The spec of the accepted MailDomain, and its namespace.
     pub claim: Option<(&'a MailDomainSpec, &'a str)>,
+    /// A MailDomain declares the domain, accepted or not.
+    pub declared: bool,
     /// DNS was asked, and nothing of ours stands there.
     pub absent: Option<Absent>,
     /// Recipients still queued for the domain; `None` when that is not known.
@@ -106,7 +108,9 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
             }
         }
         Phase::Withdrawn { check } => {
-            if now >= *check && facts.absent.is_some() {
+            // Without the record nobody would know that the domain is to stay out of service.
+            let kept_out = record.withdraw && facts.declared;
+            if now >= *check && facts.absent.is_some() && !kept_out {
                 return None;
             }
         }
@@ -340,6 +344,16 @@ mod tests {
         );
         assert_eq!(settle(&record, &gone, at(9999)), Some(record.clone()), "DNS was not asked");
         assert_eq!(settle(&record, &Facts { absent: Some(Absent::default()), ..gone }, at(3860)), None);
+    }
+
+    #[test]
+    fn a_domain_that_is_taken_out_of_service_stays_out_while_it_is_declared() {
+        let phase = Phase::Withdrawn { check: at(7) };
+        let record = Record { phase, published: None, withdraw: true, ..published() };
+        let declared = Facts { declared: true, absent: Some(Absent::default()), ..Facts::default() };
+        assert_eq!(settle(&record, &declared, at(9999)), Some(record.clone()));
+        assert_eq!(settle(&record, &Facts { declared: false, ..declared.clone() }, at(9999)), None);
+        assert_eq!(settle(&Record { withdraw: false, ..record }, &declared, at(9999)), None);
     }
 
     /// What is only intended, or may be gone already, is not told as published.

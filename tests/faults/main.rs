@@ -25,6 +25,7 @@ mod fault;
 mod proxy;
 mod scenarios;
 mod watch;
+mod withdrawing;
 mod world;
 
 use vmail_operator::dns::{ApiKey, PowerDns};

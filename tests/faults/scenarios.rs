@@ -20,13 +20,14 @@ enum Scenario {
     AdoptedMx,
     NoLongerManaged,
     DeletedDomain,
+    TakenOutOfService,
     RecreatedWhileItDrains,
     ChangedConfiguration,
 }
 
 use Scenario::*;
 
-const ALL: [Scenario; 11] = [
+const ALL: [Scenario; 12] = [
     FirstDomain,
     SecondDomain,
     ChangedMailbox,
@@ -36,6 +37,7 @@ const ALL: [Scenario; 11] = [
     AdoptedMx,
     NoLongerManaged,
     DeletedDomain,
+    TakenOutOfService,
     RecreatedWhileItDrains,
     ChangedConfiguration,
 ];
@@ -49,7 +51,8 @@ impl Scenario {
         if [FirstDomain, AdoptedMx].contains(&self) {
             return;
         }
-        let withdrawal = if self == DeletedDomain { "Immediate" } else { "WaitForTTL" };
+        let withdrawal =
+            if [DeletedDomain, TakenOutOfService].contains(&self) { "Immediate" } else { "WaitForTTL" };
         world.apply("MailDomain", "one", json!({ "domain": "one.test", "withdrawal": withdrawal })).await;
         world.apply("Mailbox", "you", json!({ "address": "you@one.test" })).await;
         world
@@ -97,6 +100,7 @@ impl Scenario {
                 world.apply("MailDomain", "one", first(json!({ "dns": { "managed": false } }))).await
             }
             DeletedDomain => world.delete("MailDomain", "one").await,
+            TakenOutOfService => world.order_withdrawal("one.test").await,
             RecreatedWhileItDrains => world.apply("MailDomain", "one", first(json!({}))).await,
             // What an upgrade of the chart does.
             ChangedConfiguration => {
@@ -123,7 +127,7 @@ impl Scenario {
                 state.all_ready(3) && state.stored["vmail-default-index/main.cf"].contains("20000000")
             }
             ChangedAlias | CatchAllSwitched | RecreatedWhileItDrains => state.all_ready(3),
-            DeletedDomain => state.phase("one.test") == Some("withdrawn"),
+            DeletedDomain | TakenOutOfService => state.phase("one.test") == Some("withdrawn"),
         }
     }
 }

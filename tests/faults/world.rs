@@ -163,7 +163,7 @@ impl<'a> World<'a> {
         self.parts.api.client.clone()
     }
 
-    fn namespaced<K>(&self) -> Api<K>
+    pub fn namespaced<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
     {
@@ -309,6 +309,19 @@ impl<'a> World<'a> {
 
     pub fn dns(&self) -> std::net::SocketAddr {
         self.parts.pdns.dns
+    }
+
+    /// The operator's configuration.
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("config.yaml")).expect("a configuration")
+    }
+
+    /// Orders that a domain be taken out of service, as `vmail-operator withdraw` does.
+    pub async fn order_withdrawal(&self, domain: &str) {
+        let maps: Api<ConfigMap> = self.namespaced();
+        let order = json!({ "metadata": { "annotations": { "vmail.dev/withdraw": "true" } } });
+        let name = format!("vmail-domain.{domain}");
+        maps.patch(&name, &PatchParams::default(), &Patch::Merge(order)).await.expect("ordered");
     }
 
     /// An MX that somebody else wrote.
