@@ -31,6 +31,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
             Ok(spec) => in_service(&spec.domain, rules)
                 .and_then(|()| permitted(id, spec, rules))
                 .and_then(|()| free(id, spec, rules, &served))
+                .and_then(|()| same_class(spec, rules))
                 .and_then(|()| fits(id, spec, rules, shares))
                 .map(|()| spec),
         };
@@ -123,6 +124,23 @@ fn free(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>, served: &Domains
                 record.namespace
             );
             Err(Refusal::new(Reason::DomainConflict, message))
+        }
+    }
+}
+
+/// Whether no mail can be queued for the domain with another class, which only a deleted and re-created MailDomain can
+/// bring. Mail for a mailbox would bounce in an alias domain: its recipient was looked up when it came in
+/// (ADDRESS_CLASS_README, "The virtual alias domain class").
+fn same_class(spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(), Refusal> {
+    let record = rules.records.get(&spec.domain).filter(|record| record.in_tables());
+    match record.filter(|record| record.spec.class != spec.class) {
+        None => Ok(()),
+        Some(record) => {
+            let message = format!(
+                "{} is being withdrawn with class {:?}; it can be served with class {:?} as soon as that is done, so that no queued mail bounces",
+                spec.domain, record.spec.class, spec.class
+            );
+            Err(Refusal::new(Reason::Pending, message))
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::*;
+use crate::api::DomainClass;
 use crate::config::Right;
 use crate::records::Phase;
 
@@ -129,6 +130,27 @@ fn a_domain_on_its_way_out_stays_with_its_namespace() {
     assert_eq!(reason(&directory.mailbox_verdicts, "a/3"), Some(Reason::DomainNotFound));
     let back = set.domain("a/9", ORG).with_records(&records);
     assert_eq!(back.domains["example.org"].claim, Some(id("a/9")));
+}
+
+#[test]
+fn another_class_waits_until_the_domain_is_withdrawn() {
+    let set = Set::default().domain("a/1", "{domain: example.org, class: Alias}");
+    let judge = |phase: Phase| {
+        let spec = serde_yaml::from_str(ORG).expect("a spec");
+        let record = Record { phase, ..Record::new("example.org", "a", spec) };
+        set.with_records(&BTreeMap::from([("example.org".to_owned(), record)]))
+    };
+    for phase in [Phase::Serving, Phase::Draining { until: Timestamp::MAX }] {
+        let directory = judge(phase);
+        assert_eq!(reason(&directory.domain_verdicts, "a/1"), Some(Reason::Pending));
+        let served = &directory.domains["example.org"];
+        assert_eq!(
+            (&served.claim, served.spec.class),
+            (&None, DomainClass::Mailbox),
+            "queued mail is delivered"
+        );
+    }
+    assert_eq!(judge(Phase::Leaving).domains["example.org"].spec.class, DomainClass::Alias);
 }
 
 #[test]
