@@ -29,7 +29,7 @@ pub const FAULTS: &[Fault] = &[
     fault("operator pod deleted by force", true, 2, operator_deleted),
     fault("tables ConfigMap deleted", false, 1, tables_deleted),
     fault("both ConfigMaps filled with garbage", true, 1, garbage),
-    fault("the same without an operator, Postfix pod deleted too", false, 1, garbage_without_operator),
+    fault("garbage without an operator, Postfix pod deleted too", false, 1, garbage_without_operator),
     fault("torn update: only one ConfigMap changed", false, 1, torn),
     fault("API server away for 20 s", true, 1, |world| api_away(world, 20)),
     fault("API server away for 120 s", false, 1, |world| api_away(world, 120)),
@@ -48,7 +48,7 @@ pub const FAULTS: &[Fault] = &[
     fault("helm upgrade with another value, and rollback", false, 1, upgrade_and_rollback),
     fault("helm uninstall, and install", false, 1, uninstall_and_install),
     fault("namespace of a tenant deleted", false, 1, namespace_deleted),
-    fault("the same while the operator is away", false, 1, namespace_deleted_unseen),
+    fault("namespace of a tenant deleted while the operator is away", false, 1, namespace_deleted_unseen),
 ];
 
 fn pod_deleted(world: &World) -> Result<(), String> {
@@ -172,7 +172,7 @@ fn reboot(world: &World) -> Result<(), String> {
     }
     world.shell(
         "for c in /proc/[0-9]*/cgroup; do grep -q kubepods $c 2>/dev/null || continue; p=${c#/proc/}; kill -9 ${p%/cgroup} || true; done
-         kill -9 $(pgrep -f containerd-shim) || true",
+         kill -9 $(pgrep -x containerd-shim) || true",
     )?;
     for program in programs.iter().rev() {
         world.cluster.program("start", program);
@@ -266,7 +266,7 @@ fn uninstall_and_install(world: &World) -> Result<(), String> {
 fn tenant(world: &World, namespace: &str) -> Result<String, String> {
     let domain = format!("{namespace}.example.test");
     let manifest = format!(
-        "{{apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {{name: d}}, spec: {{domain: {domain}, dns: {{ttl: 10}}}}}}
+        "{{apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {{name: d}}, spec: {{domain: {domain}, dns: {{ttl: 60}}}}}}
 ---
 {{apiVersion: vmail.dev/v1alpha1, kind: Mailbox, metadata: {{name: m}}, spec: {{address: m@{domain}}}}}"
     );
