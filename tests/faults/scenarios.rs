@@ -23,11 +23,15 @@ enum Scenario {
     TakenOutOfService,
     RecreatedWhileItDrains,
     ChangedConfiguration,
+    GrownTables,
 }
 
 use Scenario::*;
 
-const ALL: [Scenario; 12] = [
+/// So many lists of 13 KB do not fit into one ConfigMap.
+const LISTS: usize = 45;
+
+const ALL: [Scenario; 13] = [
     FirstDomain,
     SecondDomain,
     ChangedMailbox,
@@ -40,6 +44,7 @@ const ALL: [Scenario; 12] = [
     TakenOutOfService,
     RecreatedWhileItDrains,
     ChangedConfiguration,
+    GrownTables,
 ];
 
 impl Scenario {
@@ -102,6 +107,16 @@ impl Scenario {
             DeletedDomain => world.delete("MailDomain", "one").await,
             TakenOutOfService => world.order_withdrawal("one.test").await,
             RecreatedWhileItDrains => world.apply("MailDomain", "one", first(json!({}))).await,
+            // Large lists, so that it takes few writes.
+            GrownTables => {
+                for list in 0..LISTS {
+                    let target =
+                        |target: usize| format!("{}{target}@{}.example", "x".repeat(50), "y".repeat(60));
+                    let targets: Vec<String> = (0..100).map(target).collect();
+                    let spec = json!({ "address": format!("list{list}@one.test"), "targets": targets });
+                    world.apply("MailAlias", &format!("list{list}"), spec).await;
+                }
+            }
             // What an upgrade of the chart does.
             ChangedConfiguration => {
                 world.stop_operator();
@@ -122,6 +137,11 @@ impl Scenario {
             ChangedMailbox => {
                 state.ready.get("Mailbox new") == Some(&true)
                     && state.stored["MailAlias list"].contains("TargetNotFound")
+            }
+            GrownTables => {
+                let shards = state.stored.keys().filter(|key| key.starts_with("vmail-default-shard-"));
+                let small = state.stored.contains_key("vmail-default-tables/domains");
+                state.all_ready(3 + LISTS) && shards.count() > 64 && !small
             }
             ChangedConfiguration => {
                 state.all_ready(3) && state.stored["vmail-default-index/main.cf"].contains("20000000")
@@ -224,7 +244,7 @@ async fn a_crash_at_any_write_changes_nothing() {
     let only = std::env::var("VMAIL_SCENARIO").ok();
     let mut parts = Parts::start().await;
     let mut failed = 0;
-    let scenarios: &[Scenario] = if all { &ALL } else { &[FirstDomain, DeletedDomain] };
+    let scenarios: &[Scenario] = if all || only.is_some() { &ALL } else { &[FirstDomain, DeletedDomain] };
     for scenario in scenarios {
         if only.as_ref().is_some_and(|only| *only != format!("{scenario:?}")) {
             continue;

@@ -19,6 +19,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use vmail_operator::custody::CUSTODY_FILE;
+use vmail_operator::postfix::shards;
+use vmail_operator::revision::INDEX_FILE;
 
 use crate::apiserver::ApiServer;
 use crate::fault::Side;
@@ -399,8 +402,15 @@ impl<'a> World<'a> {
                 continue;
             }
             for (key, value) in map.data.unwrap_or_default() {
-                let value = value.replace(&format!("namespace: {}\n", self.namespace), "namespace: mail\n");
+                let value = without_names(&key, &value, &self.namespace);
                 state.stored.insert(format!("{name}/{key}"), without_times(&value));
+            }
+            for (_, bytes) in map.binary_data.unwrap_or_default() {
+                let (_, tables) = shards::unpack(&bytes.0).expect("a shard");
+                for (key, value) in tables {
+                    let value = without_names(&key, &value, &self.namespace);
+                    state.stored.insert(format!("{name}/{key}"), value);
+                }
             }
         }
         for zone in ZONES {
@@ -488,6 +498,26 @@ impl State {
         let record = self.stored.get(&format!("vmail-domain.{domain}/record.yaml"))?;
         record.split("phase:").nth(1)?.split("name: ").nth(1)?.split_whitespace().next()
     }
+}
+
+/// The value of a ConfigMap without the names and UIDs that each run has of its own, and hashes of them.
+fn without_names(key: &str, value: &str, namespace: &str) -> String {
+    let lines = value.lines();
+    let lines: Vec<String> = match key {
+        CUSTODY_FILE => lines
+            .map(|line| {
+                let fields = line.split(' ').take(3);
+                let fields = fields.map(|field| if field == namespace { "mail" } else { field });
+                fields.collect::<Vec<_>>().join(" ")
+            })
+            .collect(),
+        INDEX_FILE => lines
+            .filter(|line| !["\"revision\"", "\"custody\"", "\"shard-"].iter().any(|own| line.contains(own)))
+            .map(str::to_owned)
+            .collect(),
+        _ => lines.map(|line| line.replace(&format!("namespace: {namespace}"), "namespace: mail")).collect(),
+    };
+    lines.join("\n")
 }
 
 /// Times, and what is made of them.
