@@ -39,7 +39,8 @@ impl Runner {
 }
 
 fn says_withdrawn(state: &State, name: &str) -> bool {
-    state.stored[&format!("MailDomain {name}")].contains("Accepted False Withdrawn")
+    let said = state.stored[&format!("MailDomain {name}")].replace(['\\', '"'], "");
+    said.contains("Accepted False Withdrawn")
 }
 
 /// The configuration, as the chart would have it in the namespace.
