@@ -15,6 +15,7 @@ pub mod events;
 pub mod http;
 pub mod import;
 pub mod manifests;
+pub mod metrics;
 pub mod operator;
 pub mod postfix;
 pub mod records;

@@ -39,6 +39,9 @@ enum Command {
     /// Print the reference of the API as Markdown
     #[command(hide = true)]
     ApiReference,
+    /// Print the reference of the metrics as Markdown
+    #[command(hide = true)]
+    MetricsReference,
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -60,6 +63,10 @@ fn main() -> ExitCode {
         Command::Completion(options) => return command::completion(&options, &Cli::command()),
         Command::ApiReference => {
             print!("{}", vmail_operator::api::reference::reference());
+            Ok(())
+        }
+        Command::MetricsReference => {
+            print!("{}", vmail_operator::metrics::reference());
             Ok(())
         }
         Command::ProbeStorage { directory } => agent::storage::probe(&directory).map_err(Into::into),

@@ -179,6 +179,8 @@ pub struct Storage {
 pub struct Tls {
     /// When the certificate expires that Postfix offers; absent while it offers none.
     pub not_after: Option<jiff::Timestamp>,
+    /// Whether a certificate is mounted, or was, that is not the one offered.
+    pub rejected: bool,
     /// Why the mounted certificate is not the one that is offered, or none is; empty when all is well.
     pub message: String,
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -11,10 +10,11 @@ use tokio::time::Instant;
 
 use super::custody::Custodian;
 use super::install::{self, Layout, Listen, Refusal};
+use super::metrics::Metrics;
 use super::mounted::{self, ReadError, Revision};
 use super::postfix::Postfix;
 use super::proof::{self, Asked, Judgement, Relay};
-use super::report::{Counters, Pulse};
+use super::report::Pulse;
 use super::saved::Saved;
 use super::tls::Tls;
 use super::{AgentError, AgentOptions, edit, spool, tables};
@@ -67,7 +67,7 @@ pub struct Keeper {
     report: Arc<watch::Sender<Report>>,
     draining: watch::Sender<BTreeSet<String>>,
     pulse: Pulse,
-    counters: Arc<Counters>,
+    metrics: Metrics,
 }
 
 /// Whether what is missing gets a temporary answer.
@@ -88,7 +88,7 @@ impl Keeper {
         report: Arc<watch::Sender<Report>>,
         draining: watch::Sender<BTreeSet<String>>,
         pulse: Pulse,
-        counters: Arc<Counters>,
+        metrics: Metrics,
         public: &'static str,
     ) -> Result<Self, AgentError> {
         let layout = Layout {
@@ -116,7 +116,7 @@ impl Keeper {
         let config = |r: &Revision| (r.file("main.cf").to_owned(), r.file("master.cf").to_owned());
         let now = Instant::now();
         Ok(Self {
-            postfix: Postfix::new(&layout.config),
+            postfix: Postfix::new(&layout.config, metrics.clone()),
             revision_dir: options.revision_dir.clone(),
             public,
             saved,
@@ -139,7 +139,7 @@ impl Keeper {
             report,
             draining,
             pulse,
-            counters,
+            metrics,
             layout,
         })
     }
@@ -247,7 +247,7 @@ impl Keeper {
         self.complaint.clone_from(&message);
         if let ReadError::Format { revision, .. } | ReadError::Unusable { revision, .. } = error {
             self.rejected = Some(Rejected { revision: revision.clone(), stage: "Format".into(), message });
-            self.counters.rejections.fetch_add(1, Ordering::Relaxed);
+            self.metrics.rejected();
             self.publish();
         }
     }
@@ -291,7 +291,7 @@ impl Keeper {
         self.fallback = None;
         self.unsaved = true;
         self.prove(asked, PATIENCE).await;
-        self.counters.installs.fetch_add(1, Ordering::Relaxed);
+        self.metrics.installed();
         tracing::info!(revision, milliseconds = started.elapsed().as_millis() as u64, "live");
         self.publish();
         Ok(())
@@ -303,7 +303,7 @@ impl Keeper {
         tracing::error!(revision = name, stage, "refused: {message}");
         self.refused = Some((revision.index.clone(), passing.then(|| Instant::now() + AGAIN)));
         self.rejected = Some(Rejected { revision: name, stage: stage.into(), message });
-        self.counters.rejections.fetch_add(1, Ordering::Relaxed);
+        self.metrics.rejected();
         self.publish();
     }
 
@@ -400,7 +400,7 @@ impl Keeper {
     async fn reload(&mut self, revision: &Revision, listen: Listen) -> Result<(), Refusal> {
         let mark = self.configure(revision, listen)?;
         self.postfix.reload().map_err(|error| Refusal::new("Start", error))?;
-        self.counters.reloads.fetch_add(1, Ordering::Relaxed);
+        self.metrics.reloaded();
         self.wait_for(&mark).await
     }
 
@@ -444,7 +444,13 @@ impl Keeper {
                 })
                 .collect();
             let judgements = proof::ask_domains(PROBE_LISTENER, self.settling(), &asked).await;
-            self.counters.proofs.fetch_add(asked.len() as u64, Ordering::Relaxed);
+            for judgement in judgements.values() {
+                self.metrics.asked(match judgement {
+                    Judgement::Proved => "proved",
+                    Judgement::Failed(_) => "failed",
+                    Judgement::NotNow(_) => "not_now",
+                });
+            }
             let last = Instant::now() >= deadline;
             lines.retain(|line| {
                 let (accepted, message) = match judgements.get(&line.domain) {
@@ -458,6 +464,10 @@ impl Keeper {
                 // Not knowing is no reason to take back what was proved of the same lines.
                 if certain || !self.proofs.get(&line.domain).is_some_and(same) {
                     let proof = DomainProof { hash: line.hash.clone(), accepted, message };
+                    if !accepted && self.proofs.get(&line.domain) != Some(&proof) {
+                        let revision = &live.index.revision;
+                        tracing::warn!(domain = line.domain, revision, "not proved: {}", proof.message);
+                    }
                     self.proofs.insert(line.domain.clone(), proof);
                 }
                 false

@@ -28,6 +28,8 @@ pub mod init;
 pub mod install;
 pub mod keeper;
 pub mod ledger;
+pub mod maillog;
+pub mod metrics;
 pub mod mounted;
 pub mod postfix;
 pub mod proof;
@@ -42,7 +44,8 @@ pub mod tls;
 pub mod volume;
 
 use keeper::Keeper;
-use report::{Counters, Endpoint, Pulse};
+use metrics::Metrics;
+use report::{Endpoint, Pulse};
 
 /// The port on which Postfix serves everybody, seen from inside the pod.
 const PUBLIC: &str = "127.0.0.1:25";
@@ -148,7 +151,8 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     });
     let report = Arc::new(report);
     let pulse = Pulse::new(Duration::from_secs(60));
-    let counters = Arc::new(Counters::default());
+    let metrics = Metrics::default();
+    let measured = metrics.clone();
 
     let listener = tokio::net::TcpListener::bind(options.listen)
         .await
@@ -156,7 +160,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let endpoint = Endpoint {
         report: report.subscribe(),
         pulse: pulse.clone(),
-        counters: counters.clone(),
+        metrics: metrics.clone(),
         token_file: options.token_file.clone(),
         public: PUBLIC.into(),
     };
@@ -169,7 +173,9 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
 
     let changed = Arc::new(Notify::new());
     let watcher = watch_directory(&options.revision_dir, changed.clone());
-    let mut keeper = Keeper::new(&options, report, draining, pulse, counters, PUBLIC)?;
+    let mut keeper = Keeper::new(&options, report, draining, pulse, metrics, PUBLIC)?;
+    // Now that the directories are there.
+    let measure = tokio::spawn(measure_queue(options.spool_dir.join("postfix"), measured));
     let result = tokio::select! {
         result = keeper.run(changed) => result,
         signal = signals.next() => {
@@ -179,7 +185,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     };
     keeper.stop(STOP).await;
     drop(watcher);
-    for task in [storage, queue] {
+    for task in [storage, queue, measure] {
         task.abort();
     }
     server.abort();
@@ -249,6 +255,21 @@ async fn watch_storage(volumes: [(&'static str, PathBuf); 2], report: Arc<watch:
             report.storage = storage;
             true
         });
+    }
+}
+
+/// Measures the queue. On a volume that hangs, the last figures stay.
+async fn measure_queue(directory: PathBuf, metrics: Metrics) {
+    let mut timer = tokio::time::interval(OBSERVE);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let directory = directory.clone();
+        match tokio::task::spawn_blocking(move || queue::look(&directory)).await {
+            Ok(Ok(queue)) => metrics.queue(&queue),
+            Ok(Err(error)) => tracing::warn!("the queue cannot be measured: {error}"),
+            Err(error) => tracing::error!("measuring the queue failed: {error}"),
+        }
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::Command;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::command::{self, CommandError, postfix_command};
 use super::init::in_words;
+use super::maillog;
+use super::metrics::Metrics;
 
 /// postsuper(1) renames queue files whose name does not fit their inode, as they are after a restore from
 /// a backup; it walks the whole queue.
@@ -19,10 +21,14 @@ const QUEUE_CHECK: Duration = Duration::from_secs(600);
 /// Any other short command.
 const SHORT: Duration = Duration::from_secs(30);
 
+/// What the last lines of the log get to pass.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 /// Postfix with one configuration directory.
 #[derive(Debug)]
 pub struct Postfix {
     config: PathBuf,
+    metrics: Metrics,
     running: Option<Running>,
 }
 
@@ -30,6 +36,8 @@ pub struct Postfix {
 struct Running {
     master: Pid,
     ended: watch::Receiver<Option<String>>,
+    /// Ends when the last line of the log has passed.
+    log: oneshot::Receiver<()>,
 }
 
 /// Why Postfix does not run as it should.
@@ -53,8 +61,8 @@ pub enum PostfixError {
 
 impl Postfix {
     /// Postfix, not running yet, with the configuration in `config`.
-    pub fn new(config: &Path) -> Self {
-        Self { config: config.to_owned(), running: None }
+    pub fn new(config: &Path, metrics: Metrics) -> Self {
+        Self { config: config.to_owned(), metrics, running: None }
     }
 
     /// Whether the master process is there.
@@ -69,10 +77,14 @@ impl Postfix {
         let check = postfix_command(Path::new(&commands).join("postsuper"), &self.config);
         command::succeed(check, "postsuper", QUEUE_CHECK).await?;
         let mut master: Command = postfix_command(Path::new(&daemons).join("master"), &self.config);
-        master.arg("-s").stdin(Stdio::null()).kill_on_drop(true);
         let program = "the Postfix master process";
-        let mut child =
-            master.spawn().map_err(|error| CommandError::Spawn { program: program.into(), error })?;
+        let failed = |error| CommandError::Spawn { program: program.into(), error };
+        let (log, to_log) = std::io::pipe().map_err(failed)?;
+        master.arg("-s").stdin(Stdio::null()).stdout(to_log).kill_on_drop(true);
+        let log = maillog::pass_on(log, self.metrics.clone()).map_err(failed)?;
+        let mut child = master.spawn().map_err(failed)?;
+        // Our own end of the pipe: the log ends with Postfix.
+        drop(master);
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).ok_or(PostfixError::NotRunning)?;
         let (tell, ended) = watch::channel(None);
         tokio::spawn(async move {
@@ -82,7 +94,7 @@ impl Postfix {
             };
             tell.send_replace(Some(how));
         });
-        self.running = Some(Running { master: Pid::from_raw(pid), ended });
+        self.running = Some(Running { master: Pid::from_raw(pid), ended, log });
         Ok(())
     }
 
@@ -103,6 +115,7 @@ impl Postfix {
             let _ = kill(running.master, Signal::SIGKILL);
             let _ = tokio::time::timeout(SHORT, running.ended.wait_for(Option::is_some)).await;
         }
+        let _ = tokio::time::timeout(LAST_LINES, running.log).await;
     }
 
     /// Waits until a running master process ends by itself, and says how. Never, while there is none.

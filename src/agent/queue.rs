@@ -1,5 +1,5 @@
-//! What is still queued for domains on their way out: a domain stays in the tables until its last recipient
-//! has his mail.
+//! What is in the queue: how much and since when, and for domains on their way out, which stay in the tables until their
+//! last recipient has his mail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -62,6 +62,54 @@ pub async fn list(config: &Path, limit: Duration) -> Result<String, CommandError
     Ok(command::succeed(postqueue, "postqueue", limit).await?.stdout)
 }
 
+/// How many messages each queue has, and when the oldest of them came in, as Unix time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Queue to number of messages.
+    pub messages: BTreeMap<&'static str, u64>,
+    /// Absent while there is none.
+    pub oldest: Option<u64>,
+}
+
+/// Looks at the names of the queue files below Postfix's `queue_directory`: no file is opened, so that a long queue may be
+/// looked at often.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn look(directory: &Path) -> std::io::Result<Queue> {
+    let mut found = Queue::default();
+    for name in ["incoming", "active", "deferred", "hold"] {
+        let mut count = 0;
+        let mut directories = vec![(directory.join(name), 0)];
+        while let Some((path, depth)) = directories.pop() {
+            for entry in std::fs::read_dir(path)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                // `hash_queue_names`: directories of one character, one below the other.
+                if name.len() == 1 && depth < 4 {
+                    directories.push((entry.path(), depth + 1));
+                } else if let Some(time) = name.to_str().and_then(arrival) {
+                    count += 1;
+                    found.oldest = Some(found.oldest.map_or(time, |oldest| oldest.min(time)));
+                }
+            }
+        }
+        found.messages.insert(name, count);
+    }
+    Ok(found)
+}
+
+/// When a message with this queue id came in, as Unix time. A long id (`enable_long_queue_ids`) begins with the seconds, six
+/// digits of base 52 or more, then the microseconds, four digits, then `z` (postconf(5); Postfix, src/global/mail_queue.h).
+fn arrival(id: &str) -> Option<u64> {
+    const DIGITS: &str = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
+    let (time, _) = id.rsplit_once('z')?;
+    let seconds = time.get(..time.len().checked_sub(4)?).filter(|digits| digits.len() >= 6)?;
+    seconds.chars().try_fold(0_u64, |value, digit| {
+        value.checked_mul(52)?.checked_add(DIGITS.find(digit)?.try_into().ok()?)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +132,30 @@ mod tests {
         let listing = r#"{"recipients": [{"address": "You+tag@Out.example"}, {"address": "b@out.example"}]}"#;
         let expected = ["b@out.example", "you@out.example"].map(String::from).into();
         assert_eq!(recipients(listing), Ok(expected));
+    }
+
+    #[test]
+    fn a_queue_id_tells_when_the_message_came_in() {
+        // Postfix logged this one at 2026-11-25T06:29:25Z.
+        assert_eq!(arrival("4jZ8sd347Yz1X2Z2"), Some(1_795_588_165));
+        for other in ["", "z", "4jZ8sdz1X", "deferred", "ABCDEF0123"] {
+            assert_eq!(arrival(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn queued_messages_are_counted_in_hashed_directories_too() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["incoming", "active", "deferred/A", "hold"] {
+            std::fs::create_dir_all(directory.path().join(name)).unwrap();
+        }
+        for file in ["deferred/A/4jZ8sd347Yz1X2Z2", "active/4jZ8sf347Yz1X2Z2", "active/other"] {
+            std::fs::write(directory.path().join(file), "").unwrap();
+        }
+        let queue = look(directory.path()).unwrap();
+        assert_eq!(queue.oldest, Some(1_795_588_165));
+        let expected = [("incoming", 0), ("active", 1), ("deferred", 1), ("hold", 0)];
+        assert_eq!(queue.messages, BTreeMap::from(expected));
     }
 
     #[test]

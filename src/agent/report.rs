@@ -14,7 +14,9 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+use super::metrics::Metrics;
 use super::proof;
+use crate::metrics::CONTENT_TYPE;
 use crate::revision::{LONG_POLL, Report};
 
 /// What the endpoint answers from.
@@ -25,24 +27,11 @@ pub struct Endpoint {
     /// Whether the agent's loop turns.
     pub pulse: Pulse,
     /// What happened so far.
-    pub counters: Arc<Counters>,
+    pub metrics: Metrics,
     /// The file with the token that the operator sends. Read anew for each question, since Secrets change.
     pub token_file: PathBuf,
     /// Where Postfix serves everybody.
     pub public: String,
-}
-
-/// How often something happened since the agent started.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Revisions that went live.
-    pub installs: AtomicU64,
-    /// Revisions that were refused.
-    pub rejections: AtomicU64,
-    /// Domains asked about.
-    pub proofs: AtomicU64,
-    /// Reloads of Postfix.
-    pub reloads: AtomicU64,
 }
 
 /// Says until when the agent's loop may be silent.
@@ -148,67 +137,8 @@ fn same(left: &str, right: &str) -> bool {
 }
 
 async fn metrics(State(endpoint): State<Endpoint>) -> Response {
-    let text = exposition(&endpoint.report.borrow(), &endpoint.counters);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-}
-
-/// The metrics in Prometheus's text format.
-fn exposition(report: &Report, counters: &Counters) -> String {
-    let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
-        text.push_str(&format!("# HELP vmail_agent_{name} {help}\n# TYPE vmail_agent_{name} {kind}\n"));
-        for (labels, value) in samples {
-            text.push_str(&format!("vmail_agent_{name}{labels} {value}\n"));
-        }
-    };
-    let plain = |value: u64| vec![(String::new(), value)];
-    let count = |counter: &AtomicU64| plain(counter.load(Ordering::Relaxed));
-    let revision = report.revision.as_deref().unwrap_or_default();
-    let info = format!("{{version=\"{}\",cell=\"{}\",revision=\"{revision}\"}}", report.version, report.cell);
-    metric("info", "gauge", "The live revision.", &[(info, 1)]);
-    metric("live", "gauge", "Whether a revision is live.", &plain(u64::from(report.revision.is_some())));
-    let rejected = u64::from(report.rejected.is_some());
-    metric("rejected", "gauge", "Whether the newest revision was refused.", &plain(rejected));
-    let writable = u64::from(report.storage.writable);
-    metric(
-        "storage_writable",
-        "gauge",
-        "Whether mail can be written as the delivering user.",
-        &plain(writable),
-    );
-    let fill = report.volumes.iter().flat_map(|(volume, fill)| {
-        [("bytes", fill.bytes_percent), ("inodes", fill.inodes_percent)]
-            .map(|(of, percent)| (format!("{{volume=\"{volume}\",of=\"{of}\"}}"), percent))
-    });
-    metric("volume_used_percent", "gauge", "How full the volumes are.", &fill.collect::<Vec<_>>());
-    let accepted = report.domains.values().filter(|proof| proof.accepted).count() as u64;
-    let failing = report.domains.len() as u64 - accepted;
-    let samples = [("{accepted=\"true\"}".into(), accepted), ("{accepted=\"false\"}".into(), failing)];
-    metric("domains", "gauge", "Domains of the live revision by the outcome of their proof.", &samples);
-    let queued: u64 = report.queued.values().sum();
-    metric("draining_recipients", "gauge", "Queued recipients of domains on their way out.", &plain(queued));
-    let kept = &report.kept;
-    let held = kept.held_back.len() as u64;
-    metric("held_back", "gauge", "Mailboxes that wait until a predecessor's mail is archived.", &plain(held));
-    metric("left_waiting", "gauge", "Maildirs without an owner that wait to be moved.", &plain(kept.waiting));
-    let brake = u64::from(!kept.brake.is_empty());
-    metric(
-        "left_brake",
-        "gauge",
-        "Whether too much would be moved at once, so that nothing is.",
-        &plain(brake),
-    );
-    let trouble = u64::from(!kept.trouble.is_empty());
-    metric("left_trouble", "gauge", "Whether moving or erasing mail failed.", &plain(trouble));
-    metric("archived_total", "counter", "Maildirs that were moved to the archive.", &plain(kept.archived));
-    metric("trashed_total", "counter", "Maildirs that were moved to the trash.", &plain(kept.trashed));
-    metric("erased_files_total", "counter", "Files that were erased from the trash.", &plain(kept.erased));
-    metric("in_trash", "gauge", "Moves to the trash that are not erased yet.", &plain(kept.in_trash));
-    metric("installs_total", "counter", "Revisions that went live.", &count(&counters.installs));
-    metric("rejections_total", "counter", "Revisions that were refused.", &count(&counters.rejections));
-    metric("proofs_total", "counter", "Domains asked about over SMTP.", &count(&counters.proofs));
-    metric("reloads_total", "counter", "Reloads of Postfix.", &count(&counters.reloads));
-    text
+    let text = endpoint.metrics.text(&endpoint.report.borrow());
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
 #[cfg(test)]
@@ -229,14 +159,5 @@ mod tests {
     fn only_the_same_token_is_the_same() {
         assert!(same("abc", "abc"));
         assert!(!same("abc", "abd") && !same("abc", "ab") && !same("", "a"));
-    }
-
-    #[test]
-    fn metrics_have_a_value_each() {
-        let text = exposition(&Report::default(), &Counters::default());
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.rsplit(' ').next().unwrap().parse::<u64>().is_ok(), "{line}");
-        }
-        assert!(text.contains("vmail_agent_live 0\n"), "{text}");
     }
 }

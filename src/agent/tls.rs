@@ -58,6 +58,7 @@ pub struct Tls {
     /// What was dealt with last, and when that is done again.
     seen: Option<Option<Mounted>>,
     again: Option<Instant>,
+    rejected: bool,
     message: String,
 }
 
@@ -77,6 +78,7 @@ impl Tls {
             proved: false,
             seen: None,
             again: None,
+            rejected: false,
             message: String::new(),
         })
     }
@@ -109,6 +111,7 @@ impl Tls {
             Some(found) => check(&found.certificate, &found.key, Timestamp::now()),
             None if self.live.is_none() => {
                 self.message = "no certificate is mounted, so port 25 offers no STARTTLS".into();
+                self.rejected = false;
                 tracing::info!("{}", self.message);
                 self.seen = Some(found);
                 return false;
@@ -119,6 +122,7 @@ impl Tls {
         let pair = match checked {
             Ok(pair) if self.live.as_ref() == Some(&pair) => {
                 self.message.clear();
+                self.rejected = false;
                 return false;
             }
             Ok(pair) => pair,
@@ -133,6 +137,7 @@ impl Tls {
             return false;
         }
         self.message.clear();
+        self.rejected = false;
         self.before = self.live.replace(pair);
         self.proved = false;
         true
@@ -177,10 +182,15 @@ impl Tls {
 
     /// What the report says.
     pub fn told(&self) -> Told {
-        Told { not_after: self.live.as_ref().map(|pair| pair.not_after), message: self.message.clone() }
+        Told {
+            not_after: self.live.as_ref().map(|pair| pair.not_after),
+            rejected: self.rejected,
+            message: self.message.clone(),
+        }
     }
 
     fn refuse(&mut self, why: &str) {
+        self.rejected = true;
         let message = match &self.live {
             Some(pair) => format!("{why}; the certificate before, until {}, stays", pair.not_after),
             None => format!("{why}; port 25 offers no STARTTLS"),

@@ -17,6 +17,8 @@ use crate::records::Record;
 use crate::revision::{DomainState, Report};
 use crate::status::Programmed;
 
+use super::metrics::CellState;
+
 /// A burst of changes is gathered for this long after a round; the first goes at once.
 const GATHER: Duration = Duration::from_millis(200);
 /// A new round waits this long for the agent to acknowledge the one before: kubelet must not mix rounds for
@@ -42,6 +44,8 @@ pub struct Cell {
     /// Newest last.
     written: VecDeque<(String, Arc<Directory>)>,
     written_at: Option<Instant>,
+    /// When the revision was written that the agent has not reported as live yet.
+    awaited: Option<Instant>,
     poke: Option<(Instant, Duration)>,
     live: Option<Arc<Directory>>,
     report: Option<Report>,
@@ -60,6 +64,7 @@ impl Cell {
             config: config.clone(),
             written: VecDeque::new(),
             written_at: None,
+            awaited: None,
             poke: None,
             live: None,
             report: None,
@@ -144,6 +149,7 @@ impl Cell {
     pub fn stands(&mut self, rendered: Rendered, now: Option<Instant>) {
         if let Some(now) = now {
             self.written_at = Some(now);
+            self.awaited = Some(now);
         }
         match self.written.back_mut() {
             Some((revision, directory)) if *revision == rendered.packed.index.revision => {
@@ -184,8 +190,8 @@ impl Cell {
         poke.into_iter().chain(self.vanished.values().copied()).min()
     }
 
-    /// Takes in what the agent said, or why it said nothing.
-    pub fn hear(&mut self, report: Result<Report, String>) {
+    /// Takes in what the agent said, or why it said nothing. Gives the time since a revision was written that is live now.
+    pub fn hear(&mut self, report: Result<Report, String>) -> Option<Duration> {
         match report {
             Ok(report) => {
                 self.report = Some(report);
@@ -193,6 +199,23 @@ impl Cell {
                 self.find_live();
             }
             Err(why) => self.answers = Some(Err(why)),
+        }
+        self.state().current.then(|| self.awaited.take()).flatten().map(|written| written.elapsed())
+    }
+
+    /// What the gauges say.
+    pub fn state(&self) -> CellState {
+        let report = self.heard();
+        let wanted = self.wanted();
+        let rejected = report.and_then(|report| report.rejected.as_ref());
+        let all = report.map_or(0, |report| report.domains.len());
+        let proved =
+            report.map_or(0, |report| report.domains.values().filter(|proof| proof.accepted).count());
+        CellState {
+            up: report.is_some(),
+            current: wanted.is_some() && report.and_then(|report| report.revision.as_deref()) == wanted,
+            rejected: rejected.is_some_and(|rejected| Some(rejected.revision.as_str()) == wanted),
+            domains: (proved, all - proved),
         }
     }
 

@@ -1,16 +1,19 @@
 //! Health and metrics of the operator.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::metrics::CONTENT_TYPE;
+
+use super::metrics::Metrics;
 
 /// The reconcile loop turns at least this often, events or not.
 pub const TURN_EVERY: Duration = Duration::from_secs(5);
@@ -23,27 +26,40 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     started: Instant,
     last_turn: AtomicU64,
-    ready: watch::Sender<bool>,
-    metrics: watch::Sender<String>,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self(Arc::new(Inner {
-            started: Instant::now(),
-            last_turn: AtomicU64::new(0),
-            ready: watch::Sender::new(false),
-            metrics: watch::Sender::new(String::new()),
-        }))
-    }
+    complete: AtomicBool,
+    metrics: Metrics,
 }
 
 impl Health {
-    /// The loop turned; `ready` once everything was listed.
-    pub fn turned(&self, ready: bool, metrics: String) {
+    /// Nothing has turned yet.
+    pub fn new(metrics: Metrics) -> Self {
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            last_turn: AtomicU64::new(0),
+            complete: AtomicBool::new(false),
+            metrics,
+        }))
+    }
+
+    /// The loop turned; `complete` once everything was listed.
+    pub fn turned(&self, complete: bool) {
         self.0.last_turn.store(self.0.started.elapsed().as_secs(), Ordering::Relaxed);
-        self.0.ready.send_replace(ready);
-        self.0.metrics.send_replace(metrics);
+        self.0.complete.store(complete, Ordering::Relaxed);
+        self.0.metrics.ready(self.ready().is_ok());
+    }
+
+    /// Whether what the operator goes by is the present state of the cluster, or why not.
+    fn ready(&self) -> Result<(), String> {
+        if !self.alive() {
+            return Err("the loop stands still".to_owned());
+        }
+        if !self.0.complete.load(Ordering::Relaxed) {
+            return Err("not everything is listed yet, or another process holds the lease".to_owned());
+        }
+        match self.0.metrics.broken_watch(Instant::now()) {
+            Some(resource) => Err(format!("the watch of {resource} goes on failing; the log says why")),
+            None => Ok(()),
+        }
     }
 
     /// A process that waits for the lease is alive; one whose loop has begun and stands still is not.
@@ -60,13 +76,18 @@ pub async fn serve(listener: TcpListener, health: Health) {
         .route("/livez", get(move |State(health): State<Health>| async move { verdict(health.alive()) }))
         .route(
             "/readyz",
-            get(move |State(health): State<Health>| async move {
-                verdict(health.alive() && *health.0.ready.borrow())
+            get(|State(health): State<Health>| async move {
+                match health.ready() {
+                    Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                    Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+                }
             }),
         )
         .route(
             "/metrics",
-            get(|State(health): State<Health>| async move { health.0.metrics.borrow().clone() }),
+            get(|State(health): State<Health>| async move {
+                ([(header::CONTENT_TYPE, CONTENT_TYPE)], health.0.metrics.text())
+            }),
         )
         .with_state(health);
     crate::http::serve(listener, app).await;

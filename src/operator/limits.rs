@@ -1,7 +1,6 @@
 //! How close each cell is to its limits, said before they are hit: room in the tables, and the volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use tracing::{info, warn};
 
@@ -13,17 +12,15 @@ const WARN: u64 = 80;
 /// It is taken back when they are so many less.
 const BACK: u64 = 5;
 
-/// How close the cells are to their limits, and which were warned of.
+/// Which limits were warned of.
 #[derive(Default)]
 pub struct Limits {
-    fills: Vec<Fill>,
     warned: BTreeSet<String>,
 }
 
 impl Limits {
     /// Takes in what the directory takes, and what the agents report by cell; warns once of each limit that comes near.
     pub fn look<'a>(&mut self, fills: &[Fill], reports: impl Iterator<Item = (&'a str, &'a Report)>) {
-        self.fills = fills.to_vec();
         let mut all = Vec::new();
         for fill in fills {
             let Fill { cell, kind, room, .. } = fill;
@@ -53,23 +50,6 @@ impl Limits {
         }
         self.warned = near.into_keys().collect();
     }
-
-    /// Metrics of the tables; the agents have those of their volumes.
-    pub fn metrics(&self) -> String {
-        let mut text = String::new();
-        for (name, help, value) in [
-            ("vmail_tables_used_bytes", "Table text of a cell.", (|fill| fill.taken) as fn(&Fill) -> usize),
-            ("vmail_tables_room_bytes", "Table text that a cell has room for.", |fill| fill.room),
-        ] {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-            for fill in &self.fills {
-                let kind = fill.kind.replace(' ', "_");
-                let _ = writeln!(text, "{name}{{cell=\"{}\",kind=\"{kind}\"}} {}", fill.cell, value(fill));
-            }
-        }
-        text
-    }
 }
 
 fn percent(fill: &Fill) -> u64 {
@@ -95,10 +75,5 @@ mod tests {
             limits.look(&[fill(taken)], [("default", &report(bytes))].into_iter());
             assert_eq!(limits.warned.len(), expected, "{taken} {bytes}: {:?}", limits.warned);
         }
-        assert!(
-            limits.metrics().contains("vmail_tables_used_bytes{cell=\"default\",kind=\"mailboxes\"} 1\n"),
-            "{}",
-            limits.metrics()
-        );
     }
 }

@@ -8,6 +8,7 @@ mod http;
 mod index;
 pub mod lease;
 mod limits;
+pub mod metrics;
 pub mod objects;
 mod pauses;
 mod publish;
@@ -96,7 +97,8 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     kube_config.reset_reader_on_write = true;
     let client = Client::try_from(kube_config)?;
 
-    let health = http::Health::default();
+    let metrics = metrics::Metrics::default();
+    let health = http::Health::new(metrics.clone());
     let listener = tokio::net::TcpListener::bind(options.listen)
         .await
         .map_err(|error| RunError::System(format!("cannot listen on {}: {error}", options.listen)))?;
@@ -116,11 +118,12 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let work = async {
         held.acquired().await;
         let publisher = publish::Publisher::new(&config, cluster_uid(&client).await, held.clone())?;
-        let writer = write::Writer::new(client.clone(), &options.namespace, &config.name, held.clone());
+        let writer = write::Writer::new(client.clone(), &options.namespace, &config.name, held.clone())
+            .counted_by(metrics.clone());
         let (to, from) = mpsc::channel::<Message>(4096);
         let pods: BTreeMap<String, String> =
             config.cells.iter().map(|(name, cell)| (name.clone(), cell.pod.clone())).collect();
-        watch::start(&client, &options.namespace, &config.name, pods, &to);
+        watch::start(&client, &options.namespace, &config.name, pods, &metrics, &to);
         let mut reconciler =
             Reconciler::new(config.clone(), &options.namespace, writer, publisher, held.clone(), to);
         reconciler

@@ -27,6 +27,7 @@ use super::http::{Health, TURN_EVERY};
 use super::index::{Index, PodSeen, Seen, Stored};
 use super::lease::Held;
 use super::limits::Limits as CellLimits;
+use super::metrics::phase_name;
 use super::objects::{content_hashes, is_shard, revision_config_maps, table_config_maps};
 use super::pauses::Pauses;
 use super::publish::{Desk, Found, Outcome, Publisher};
@@ -35,6 +36,8 @@ use super::write::{WriteError, Writer};
 
 /// Writes of one pass that are under way at the same time.
 pub const WRITES_AT_ONCE: usize = 16;
+/// How often the gauges are brought up to date.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// A record changes at most this often in one pass: its machine has fewer states.
 const STEPS: usize = 8;
 
@@ -89,6 +92,8 @@ pub struct Reconciler {
     /// Domains whose record, and cells whose tables, could not be written.
     record_pauses: Pauses<String>,
     table_pauses: Pauses<String>,
+    /// When the gauges were last brought up to date.
+    measured: Option<Instant>,
     complaint: String,
     limits: CellLimits,
 }
@@ -117,6 +122,7 @@ impl Reconciler {
             pods: BTreeMap::new(),
             record_pauses: Pauses::default(),
             table_pauses: Pauses::default(),
+            measured: None,
             complaint: String::new(),
             limits: CellLimits::default(),
             config,
@@ -151,7 +157,8 @@ impl Reconciler {
             if complete && self.held.now() {
                 self.pass().await;
             }
-            health.turned(complete, self.metrics());
+            self.measure();
+            health.turned(complete);
         }
     }
 
@@ -159,11 +166,15 @@ impl Reconciler {
         match message {
             Message::Seen(seen) => self.index.see(*seen),
             Message::Agent(answer) => {
-                if let Some(cell) = self.cells.get_mut(&answer.cell) {
-                    cell.hear(answer.report);
+                let Answer { cell: name, report } = *answer;
+                let cell = self.cells.get_mut(&name);
+                if let Some(time) = cell.and_then(|cell| cell.hear(report)) {
+                    self.writer.metrics.live_after(&name, time);
                 }
             }
             Message::Dns(outcome) => {
+                let failed = outcome.result.as_ref().err().map(|refusal| refusal.reason.as_str());
+                self.writer.metrics.dns(outcome.task.verb(), failed);
                 if let Err(refusal) = &outcome.result {
                     warn!(
                         domain = outcome.domain,
@@ -219,6 +230,7 @@ impl Reconciler {
         }
         let reports = self.cells.iter().filter_map(|(name, cell)| Some((name.as_str(), cell.report()?)));
         self.limits.look(&directory.fill, reports);
+        self.writer.metrics.tables(&directory.fill);
         self.start_dns_tasks(&directory).await;
         let publications = self.publications(&directory);
         self.statuses.report(&self.index, &directory, &self.cells, &publications);
@@ -320,7 +332,7 @@ impl Reconciler {
                     self.record_pauses.over(&domain);
                 }
                 Err(error) => {
-                    warn!("{error}");
+                    warn!(what = error.what(), "{error}");
                     self.record_pauses.failed(domain, Instant::now());
                 }
             }
@@ -375,7 +387,7 @@ impl Reconciler {
             let pod = cell.pod().to_owned();
             // The next poke comes by itself.
             match self.writer.poke(&pod, &value).await {
-                Err(error) if !error.is_not_found() => warn!("{error}"),
+                Err(error) if !error.is_not_found() => warn!(what = error.what(), "{error}"),
                 Ok(()) | Err(_) => {}
             }
         }
@@ -392,7 +404,7 @@ impl Reconciler {
                 match result {
                     Ok(map) => self.index.apply_config_map(map),
                     Err(error) => {
-                        warn!("{error}");
+                        warn!(what = error.what(), "{error}");
                         all = false;
                     }
                 }
@@ -415,7 +427,7 @@ impl Reconciler {
             match self.writer.remove_config_map(cell, &name).await {
                 Ok(()) => drop(self.index.tables.remove(&name)),
                 Err(error) => {
-                    warn!("{error}");
+                    warn!(what = error.what(), "{error}");
                     self.table_pauses.failed(cell.to_owned(), Instant::now());
                     return;
                 }
@@ -423,33 +435,20 @@ impl Reconciler {
         }
     }
 
-    fn metrics(&self) -> String {
-        let objects = &self.index.objects;
-        let mut text = String::from("# HELP vmail_objects Objects seen.\n# TYPE vmail_objects gauge\n");
-        for (kind, count) in [
-            ("MailDomain", objects.domains.len()),
-            ("Mailbox", objects.mailboxes.len()),
-            ("MailAlias", objects.aliases.len()),
-        ] {
-            text.push_str(&format!("vmail_objects{{kind=\"{kind}\"}} {count}\n"));
+    /// Brings the gauges up to date, once a second at most: this walks through all records and cells.
+    fn measure(&mut self) {
+        let metrics = &self.writer.metrics;
+        metrics.lease(self.held.now());
+        let now = Instant::now();
+        if self.measured.is_some_and(|measured| now - measured < MEASURE_EVERY) {
+            return;
         }
-        text.push_str(
-            "# HELP vmail_domain_records Domain records by phase.\n# TYPE vmail_domain_records gauge\n",
-        );
-        let mut phases: BTreeMap<&str, usize> = BTreeMap::new();
-        for stored in self.index.records.values() {
-            *phases.entry(phase_name(&stored.record.phase)).or_default() += 1;
+        self.measured = Some(now);
+        let records = self.index.records.iter();
+        metrics.records(records.map(|(domain, stored)| (domain.as_str(), &stored.record.phase)));
+        for (name, cell) in &self.cells {
+            metrics.cell(name, &cell.state());
         }
-        for (phase, count) in phases {
-            text.push_str(&format!("vmail_domain_records{{phase=\"{phase}\"}} {count}\n"));
-        }
-        text.push_str(&self.limits.metrics());
-        let (recorded, dropped) = self.statuses.event_counts();
-        text.push_str("# HELP vmail_events_total Kubernetes Events, recorded or given up.\n");
-        text.push_str("# TYPE vmail_events_total counter\n");
-        text.push_str(&format!("vmail_events_total{{result=\"recorded\"}} {recorded}\n"));
-        text.push_str(&format!("vmail_events_total{{result=\"dropped\"}} {dropped}\n"));
-        text
     }
 }
 
@@ -460,14 +459,4 @@ fn is_standing(tables: &BTreeMap<String, (u64, BTreeMap<String, String>)>, map: 
     tables
         .get(name)
         .is_some_and(|(_, present)| content_hashes(map).into_iter().all(|value| standing(value, present)))
-}
-
-fn phase_name(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Serving => "Serving",
-        Phase::Withdrawing { .. } => "Withdrawing",
-        Phase::Draining { .. } => "Draining",
-        Phase::Leaving => "Leaving",
-        Phase::Withdrawn { .. } => "Withdrawn",
-    }
 }

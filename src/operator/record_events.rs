@@ -4,8 +4,6 @@
 //! full, or fails, is counted and forgotten: a status says all of it again. kube's own `Recorder` does not serve
 //! here. It keeps every Event of the last six minutes in memory, and tells a repeated one with its first message.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +17,7 @@ use tracing::debug;
 
 use crate::events::News;
 
+use super::metrics::Metrics;
 use super::write::Writer;
 
 /// Events that wait, of about 1 KiB each.
@@ -34,22 +33,15 @@ const CONTROLLER: &str = "vmail.dev/operator";
 pub struct EventRecorder {
     queue: mpsc::Sender<Event>,
     instance: String,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    recorded: AtomicU64,
-    dropped: AtomicU64,
+    metrics: Metrics,
 }
 
 impl EventRecorder {
     /// A recorder whose Events are written for as long as it, or a clone of it, lives.
     pub fn start(writer: Writer) -> Self {
         let (queue, events) = mpsc::channel(QUEUE);
-        let counts = Arc::<Counts>::default();
-        let recorder = Self { queue, instance: writer.instance(), counts: counts.clone() };
-        tokio::spawn(write(writer, events, counts));
+        let recorder = Self { queue, instance: writer.instance(), metrics: writer.metrics.clone() };
+        tokio::spawn(write(writer, events));
         recorder
     }
 
@@ -57,30 +49,25 @@ impl EventRecorder {
     pub fn record(&self, object: &ObjectReference, news: Vec<News>) {
         for news in news {
             if self.queue.try_send(event(object, news, &self.instance)).is_err() {
-                self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                self.metrics.event("dropped");
             }
         }
     }
-
-    /// How many were recorded, and how many were dropped.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.counts.recorded.load(Ordering::Relaxed), self.counts.dropped.load(Ordering::Relaxed))
-    }
 }
 
-async fn write(writer: Writer, mut events: mpsc::Receiver<Event>, counts: Arc<Counts>) {
+async fn write(writer: Writer, mut events: mpsc::Receiver<Event>) {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(event) = events.recv().await {
         pace.tick().await;
-        let count = match writer.event(&event).await {
-            Ok(()) => &counts.recorded,
+        let result = match writer.event(&event).await {
+            Ok(()) => "recorded",
             Err(error) => {
                 debug!("{error}");
-                &counts.dropped
+                "dropped"
             }
         };
-        count.fetch_add(1, Ordering::Relaxed);
+        writer.metrics.event(result);
     }
 }
 
@@ -140,7 +127,8 @@ mod tests {
         for _ in 0..10_000 {
             recorder.record(&ObjectReference::default(), vec![news()]);
         }
-        let (recorded, dropped) = recorder.counts();
-        assert_eq!((recorded, dropped), (0, 10_000 - QUEUE as u64));
+        let expected = format!("vmail_events_total{{result=\"dropped\"}} {}\n", 10_000 - QUEUE);
+        let text = recorder.metrics.text();
+        assert!(text.contains(&expected) && !text.contains("recorded\"}"), "{text}");
     }
 }

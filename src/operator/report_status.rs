@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::api::conditions::{Reason, Statement, update};
+use crate::api::conditions::{READY, Reason, Statement, update};
 use crate::api::{
     MailAlias, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus, MxStatus,
 };
@@ -92,6 +92,12 @@ impl StatusWriter {
         let cell_of =
             |domain: &str| directory.domains.get(domain).and_then(|served| cells.get(&served.spec.cell));
 
+        let mut counts = BTreeMap::new();
+        let mut count = |kind: &'static str, said: &[Statement]| {
+            if let Some(ready) = said.iter().find(|statement| statement.kind == READY) {
+                *counts.entry((kind, ready.reason.as_str())).or_default() += 1;
+            }
+        };
         let pending = Publication::No(Refusal { reason: Reason::Pending, message: String::new() });
         for (id, verdict) in &directory.domain_verdicts {
             let (Some(known), Some(object)) = (index.domains.get(id), index.objects.domains.get(id)) else {
@@ -101,6 +107,7 @@ impl StatusWriter {
             let programmed = cell_of(domain).map_or_else(unserved, |cell| cell.programmed(domain, directory));
             let publication = publications.get(domain).unwrap_or(&pending);
             let said = status::domain(&known.status.conditions, verdict, &programmed, publication);
+            count("MailDomain", &said);
             let mx = verdict.accepted.as_ref().ok().and_then(|()| mx_status(index, domain));
             let other = known.status.mx != mx;
             if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
@@ -119,6 +126,7 @@ impl StatusWriter {
                 .and_then(|address| Some(cell_of(address.domain())?.has_mailbox(address, id, directory)));
             let said =
                 status::mailbox(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
+            count("Mailbox", &said);
             let path = address.filter(|_| verdict.accepted.is_ok()).map(maildir);
             let domain_ref = domain_ref(verdict);
             let other = known.status.path != path || known.status.domain_ref != domain_ref;
@@ -141,6 +149,7 @@ impl StatusWriter {
             let programmed =
                 address.and_then(|address| Some(cell_of(address.domain())?.has_alias(address, directory)));
             let said = status::alias(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
+            count("MailAlias", &said);
             let domain_ref = domain_ref(verdict);
             let other = known.status.domain_ref != domain_ref;
             if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
@@ -150,6 +159,7 @@ impl StatusWriter {
                 self.write(Target::Alias(id.clone(), status), news);
             }
         }
+        self.writer.metrics.objects(&counts);
     }
 
     fn write(&mut self, target: Target, news: Vec<News>) {
@@ -196,7 +206,7 @@ impl StatusWriter {
                 self.pauses.over(&key);
             }
             Err(error) => {
-                warn!("{error}");
+                warn!(?kind, object = %id, "{error}");
                 self.pauses.failed(key, Instant::now());
             }
         }
@@ -205,11 +215,6 @@ impl StatusWriter {
     /// When a status that could not be written is to be tried again.
     pub fn next_look(&self, now: Instant) -> Option<Instant> {
         self.pauses.next_look(now)
-    }
-
-    /// How many Events were recorded, and how many were dropped.
-    pub fn event_counts(&self) -> (u64, u64) {
-        self.events.counts()
     }
 }
 

@@ -15,7 +15,7 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::api::{MailAlias, MailDomain, Mailbox};
@@ -23,6 +23,7 @@ use crate::directory::ObjectId;
 
 use super::guarded::Guarded;
 use super::index::Seen;
+use super::metrics::Metrics;
 use super::objects;
 
 /// The API server ends a watch after so many seconds, and five later one that fell silent is given up and begun anew.
@@ -39,19 +40,22 @@ pub fn start<M: From<Seen> + Send + 'static>(
     namespace: &str,
     installation: &str,
     pods: impl IntoIterator<Item = (String, String)>,
+    metrics: &Metrics,
     to: &Sender<M>,
 ) {
     // One object that cannot be decoded must not stop the others.
-    let domains = Watch::<Guarded<MailDomain>>::everywhere(client, "maildomains");
+    let domains = Watch::<Guarded<MailDomain>>::everywhere(client, "maildomains", metrics);
     domains.start(Config::default(), Seen::Domain, to);
-    Watch::<Guarded<Mailbox>>::everywhere(client, "mailboxes").start(Config::default(), Seen::Mailbox, to);
-    Watch::<Guarded<MailAlias>>::everywhere(client, "mailaliases").start(Config::default(), Seen::Alias, to);
+    let mailboxes = Watch::<Guarded<Mailbox>>::everywhere(client, "mailboxes", metrics);
+    mailboxes.start(Config::default(), Seen::Mailbox, to);
+    let aliases = Watch::<Guarded<MailAlias>>::everywhere(client, "mailaliases", metrics);
+    aliases.start(Config::default(), Seen::Alias, to);
     let ours = Config::default().labels(&objects::selector(installation));
-    Watch::<ConfigMap>::within(client, namespace, "configmaps").start(ours, Seen::ConfigMap, to);
+    Watch::<ConfigMap>::within(client, namespace, "configmaps", metrics).start(ours, Seen::ConfigMap, to);
     for (cell, pod) in pods {
         let one = Config::default().fields(&format!("metadata.name={pod}"));
         let seen = move |event| Seen::Pod(cell.clone(), Box::new(event));
-        Watch::<Pod>::within(client, namespace, "pods").start(one, seen, to);
+        Watch::<Pod>::within(client, namespace, "pods", metrics).start(one, seen, to);
     }
 }
 
@@ -59,6 +63,7 @@ struct Watch<K> {
     client: Client,
     api: Api<K>,
     resource: &'static str,
+    metrics: Metrics,
     /// What is there, as far as was seen, and what the list under way has named.
     known: BTreeSet<ObjectId>,
     listed: BTreeSet<ObjectId>,
@@ -74,16 +79,17 @@ where
         + Sync
         + 'static,
 {
-    fn everywhere(client: &Client, resource: &'static str) -> Self {
-        Self::new(client, Api::all(client.clone()), resource)
+    fn everywhere(client: &Client, resource: &'static str, metrics: &Metrics) -> Self {
+        Self::new(client, Api::all(client.clone()), resource, metrics)
     }
 
-    fn within(client: &Client, namespace: &str, resource: &'static str) -> Self {
-        Self::new(client, Api::namespaced(client.clone(), namespace), resource)
+    fn within(client: &Client, namespace: &str, resource: &'static str, metrics: &Metrics) -> Self {
+        Self::new(client, Api::namespaced(client.clone(), namespace), resource, metrics)
     }
 
-    fn new(client: &Client, api: Api<K>, resource: &'static str) -> Self {
-        Self { client: client.clone(), api, resource, known: BTreeSet::new(), listed: BTreeSet::new() }
+    fn new(client: &Client, api: Api<K>, resource: &'static str, metrics: &Metrics) -> Self {
+        let (known, listed) = (BTreeSet::new(), BTreeSet::new());
+        Self { client: client.clone(), api, resource, metrics: metrics.clone(), known, listed }
     }
 
     fn start<M: From<Seen> + Send + 'static>(
@@ -101,11 +107,17 @@ where
                     Ok(event) => event,
                     Err(error) => {
                         let resource = self.resource;
+                        self.metrics.watch_failed(resource, Instant::now());
                         warn!(resource, %error, "the watch failed and is tried again");
                         continue;
                     }
                 };
-                for object in self.note(&event).await {
+                let left_out = self.note(&event).await;
+                // `Init` says only that a list is about to be asked for.
+                if !matches!(event, Event::Init) {
+                    self.metrics.watch_works(self.resource);
+                }
+                for object in left_out {
                     if to.send(seen(Event::InitApply(object)).into()).await.is_err() {
                         return;
                     }
@@ -163,9 +175,41 @@ where
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {} s", GET_TIMEOUT.as_secs()),
             };
+            self.metrics.watch_failed(self.resource, Instant::now());
             warn!(resource = self.resource, %id, "whether it is deleted cannot be told, and is asked again: {why}");
             sleep(pause).await;
             pause = (pause * 2).min(LAST_RETRY);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lists_that_fail_one_after_the_other_are_one_failure() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let client = Client::try_from(kube::Config::new(nobody.parse().unwrap())).unwrap();
+        let metrics = Metrics::default();
+        let (to, _from) = tokio::sync::mpsc::channel::<Seen>(64);
+        let seen = |event| Seen::Pod("default".to_owned(), Box::new(event));
+        Watch::<Pod>::within(&client, "mail", "pods", &metrics).start(Config::default(), seen, &to);
+
+        let failures = async |count: u32| {
+            let told = format!("vmail_watch_errors_total{{resource=\"pods\"}} {count}\n");
+            let until = async {
+                while !metrics.text().contains(&told) {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(Duration::from_secs(60), until).await.expect(&told);
+        };
+        failures(1).await;
+        let first = Instant::now();
+        failures(3).await;
+        assert_eq!(metrics.broken_watch(first + Duration::from_secs(91)), Some("pods"));
     }
 }

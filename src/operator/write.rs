@@ -19,6 +19,7 @@ use crate::records::Record;
 
 use super::index::Stored;
 use super::lease::{Held, WRITE_TIMEOUT};
+use super::metrics::Metrics;
 use super::objects::{self, FIELD_MANAGER, POKE_ANNOTATION};
 
 /// Why a write did not happen, or is not known to have happened.
@@ -63,6 +64,16 @@ fn sentence(error: &kube::Error) -> String {
 }
 
 impl WriteError {
+    /// What was to be written.
+    pub fn what(&self) -> &str {
+        match self {
+            Self::NotHeld { what }
+            | Self::Timeout { what }
+            | Self::Api { what, .. }
+            | Self::Content { what, .. } => what,
+        }
+    }
+
     /// The object is not there (any more).
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_not_found()))
@@ -76,12 +87,24 @@ pub struct Writer {
     namespace: String,
     installation: String,
     held: Held,
+    pub(super) metrics: Metrics,
 }
 
 impl Writer {
     /// A writer for one installation, allowed to write while the lease is held.
     pub fn new(client: Client, namespace: &str, installation: &str, held: Held) -> Self {
-        Self { client, namespace: namespace.to_owned(), installation: installation.to_owned(), held }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            installation: installation.to_owned(),
+            held,
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// As before, with each write counted here.
+    pub fn counted_by(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Creates a record: the claim to a domain, which fails when somebody else made it first.
@@ -94,9 +117,10 @@ impl Writer {
             .map_err(|error| WriteError::Content { what: what.clone(), message: error.to_string() })?;
         let (api, params) = (self.config_maps(), PostParams::default());
         match version {
-            None => self.write(what, api.create(&params, &map)).await,
+            None => self.write("record", what, api.create(&params, &map)).await,
             Some(_) => {
-                self.write(what, api.replace(&objects::record_name(&record.domain), &params, &map)).await
+                self.write("record", what, api.replace(&objects::record_name(&record.domain), &params, &map))
+                    .await
             }
         }
     }
@@ -113,7 +137,11 @@ impl Writer {
         };
         let api = self.config_maps();
         let result = self
-            .write(format!("record of domain {domain}"), api.delete(&objects::record_name(domain), &params))
+            .write(
+                "record",
+                format!("record of domain {domain}"),
+                api.delete(&objects::record_name(domain), &params),
+            )
             .await;
         match result {
             Err(error) if error.is_not_found() => Ok(()),
@@ -126,14 +154,19 @@ impl Writer {
         let name = map.metadata.name.as_deref().unwrap_or_default();
         let (api, params) = (self.config_maps(), PatchParams::apply(FIELD_MANAGER).force());
         // Serialized by its type, it names its kind and version.
-        self.write(format!("tables of cell {cell} ({name})"), api.patch(name, &params, &Patch::Apply(map)))
-            .await
+        self.write(
+            "tables",
+            format!("tables of cell {cell} ({name})"),
+            api.patch(name, &params, &Patch::Apply(map)),
+        )
+        .await
     }
 
     /// Removes a ConfigMap of a cell that its revision no longer needs.
     pub async fn remove_config_map(&self, cell: &str, name: &str) -> Result<(), WriteError> {
         let (api, params) = (self.config_maps(), DeleteParams::default());
-        let result = self.write(format!("tables of cell {cell} ({name})"), api.delete(name, &params)).await;
+        let result =
+            self.write("tables", format!("tables of cell {cell} ({name})"), api.delete(name, &params)).await;
         match result {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop),
@@ -146,7 +179,7 @@ impl Writer {
         let params = PatchParams::default();
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let poked = pods.patch_metadata(pod, &params, &patch);
-        self.write(format!("annotation of pod {pod}"), poked).await.map(drop)
+        self.write("annotation", format!("annotation of pod {pod}"), poked).await.map(drop)
     }
 
     /// Writes a status; answers with the object as it then is.
@@ -162,7 +195,7 @@ impl Writer {
         let api: Api<K> = Api::namespaced(self.client.clone(), &id.namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let what = format!("status of {} {id}", K::kind(&()));
-        self.write(what, api.patch_status(&id.name, &params, &Patch::Apply(patch))).await
+        self.write("status", what, api.patch_status(&id.name, &params, &Patch::Apply(patch))).await
     }
 
     /// Writes an Event.
@@ -172,7 +205,7 @@ impl Writer {
         let namespace = object.namespace.unwrap_or_default();
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let what = format!("event about {kind} {namespace}/{name}");
-        self.write(what, api.create(&PostParams::default(), event)).await.map(drop)
+        self.write("event", what, api.create(&PostParams::default(), event)).await.map(drop)
     }
 
     /// Tells this installation from others, where all of them write: `namespace/name`.
@@ -186,13 +219,24 @@ impl Writer {
 
     async fn write<T>(
         &self,
+        sort: &'static str,
         what: String,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {
         if !self.held.now() {
+            self.metrics.api_write(sort, "not_held");
             return Err(WriteError::NotHeld { what });
         }
-        within(WRITE_TIMEOUT, request).await.map_err(|source| match source {
+        let result = within(WRITE_TIMEOUT, request).await;
+        self.metrics.api_write(
+            sort,
+            match result {
+                Ok(_) => "ok",
+                Err(None) => "timeout",
+                Err(Some(_)) => "refused",
+            },
+        );
+        result.map_err(|source| match source {
             None => WriteError::Timeout { what },
             Some(source) => WriteError::Api { what, source: Box::new(source) },
         })

@@ -20,6 +20,7 @@ mod floods;
 mod generated;
 mod import;
 mod install;
+mod metrics;
 mod relay;
 mod shards;
 mod smuggling;

@@ -83,6 +83,11 @@ impl Volumes {
         self.sand.path().join("etc/tls")
     }
 
+    /// What the pod wrote, also after its end.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     fn log(&self) -> PathBuf {
         self.sand.path().join("log")
     }
@@ -181,7 +186,7 @@ impl Pod {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.volumes.log()).unwrap_or_default()
+        self.volumes.log_text()
     }
 
     /// A connection from inside the pod's network. A socket stays in the network that it was made in.
