@@ -94,8 +94,13 @@ api-reference: need-cargo ## Write docs/api.md from the types in src/api
 	@cargo run --quiet --locked -- api-reference >docs/api.md
 	$(done)
 
+.PHONY: metrics-reference
+metrics-reference: need-cargo ## Write docs/metrics.md from the metrics in the source
+	@cargo run --quiet --locked -- metrics-reference >docs/metrics.md
+	$(done)
+
 .PHONY: check
-check: check-fmt check-clippy check-deny check-crds check-api-reference check-chart ## Everything about the source but the tests
+check: check-fmt check-clippy check-deny check-crds check-api-reference check-metrics-reference check-chart check-monitoring ## Everything about the source but the tests
 
 .PHONY: check-fmt
 check-fmt: need-cargo
@@ -127,6 +132,17 @@ check-crds: need-cargo
 check-api-reference: need-cargo
 	@diff -u docs/api.md <(cargo run --quiet --locked -- api-reference) ||
 	  { echo 'docs/api.md is not what src/api says: run `make api-reference`' >&2; exit 1; }
+	$(done)
+
+.PHONY: check-metrics-reference
+check-metrics-reference: need-cargo
+	@diff -u docs/metrics.md <(cargo run --quiet --locked -- metrics-reference) ||
+	  { echo 'docs/metrics.md is not what the source says: run `make metrics-reference`' >&2; exit 1; }
+	$(done)
+
+.PHONY: check-monitoring
+check-monitoring:
+	@charts/check-monitoring
 	$(done)
 
 .PHONY: check-chart

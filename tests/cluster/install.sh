@@ -19,6 +19,7 @@ mmdebstrap                              mmdebstrap
 buildah                                 buildah
 /bin/busybox                            busybox-static
 openssl                                 openssl
+promtool                                prometheus
 curl                                    curl
 /etc/ssl/certs/ca-certificates.crt      ca-certificates
 dig                                     bind9-dnsutils
