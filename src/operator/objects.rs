@@ -129,16 +129,15 @@ pub fn revision_config_maps(
     Ok(maps)
 }
 
-/// The names of all ConfigMaps that the tables of a cell can be in: the one for small ones, and those of the shards.
-pub fn table_config_maps(installation: &str, cell: &str) -> impl Iterator<Item = String> {
+/// The names of the ConfigMaps of a cell's shards.
+pub fn shard_config_maps(installation: &str, cell: &str) -> impl Iterator<Item = String> + use<> {
     let prefix = format!("{installation}-{cell}-");
-    let suffixes = [TABLES.to_owned()].into_iter().chain((0..SHARDS).map(shards::name));
-    suffixes.map(move |suffix| format!("{prefix}{suffix}"))
+    (0..SHARDS).map(move |number| format!("{prefix}{}", shards::name(number)))
 }
 
-/// Whether the ConfigMap of this name would be one of a shard of the cell.
-pub fn is_shard(installation: &str, cell: &str, name: &str) -> bool {
-    table_config_maps(installation, cell).skip(1).any(|shard| shard == name)
+/// The names of all ConfigMaps that the tables of a cell can be in: the one for small ones, and those of the shards.
+pub fn table_config_maps(installation: &str, cell: &str) -> impl Iterator<Item = String> + use<> {
+    [format!("{installation}-{cell}-{TABLES}")].into_iter().chain(shard_config_maps(installation, cell))
 }
 
 /// A hash of each value that a ConfigMap holds, by key.

@@ -28,7 +28,7 @@ use super::index::{Index, PodSeen, Seen, Stored};
 use super::lease::Held;
 use super::limits::Limits as CellLimits;
 use super::metrics::phase_name;
-use super::objects::{content_hashes, is_shard, revision_config_maps, table_config_maps};
+use super::objects::{content_hashes, revision_config_maps, shard_config_maps, table_config_maps};
 use super::pauses::Pauses;
 use super::publish::{Desk, Found, Outcome, Publisher};
 use super::report_status::{StatusWriter, Written};
@@ -344,8 +344,8 @@ impl Reconciler {
         let now = Instant::now();
         let records = self.records();
         let Some(cell) = self.cells.get_mut(name) else { return };
-        let shard = |map: &String| is_shard(&self.config.name, name, map);
-        let sharded = self.index.tables.keys().any(shard);
+        let mut shards = shard_config_maps(&self.config.name, name);
+        let sharded = shards.any(|map| self.index.tables.contains_key(&map));
         let rendered = match cell.render(directory, &records, &self.config, sharded, now) {
             Ok(rendered) => rendered,
             Err(message) => {
