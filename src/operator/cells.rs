@@ -170,8 +170,9 @@ impl Cell {
     /// The value to poke the pod with, if that is due.
     pub fn poke_due(&mut self, now: Instant) -> Option<String> {
         let wanted = self.wanted()?.to_owned();
-        // After a restart the agent may have it already: it is asked first.
-        self.answers.as_ref()?;
+        if !self.may_poke() {
+            return None;
+        }
         if self.answered(&wanted) {
             self.poke = None;
             return None;
@@ -184,9 +185,19 @@ impl Cell {
         Some(format!("{wanted}/{}", jiff::Timestamp::now().as_millisecond()))
     }
 
+    /// An operator that wrote nothing since it started asks the agent first, which may have it already. Until that answers
+    /// the kubelet comes by itself.
+    fn may_poke(&self) -> bool {
+        match &self.answers {
+            None => false,
+            Some(Err(_)) => self.written_at.is_some(),
+            Some(Ok(())) => true,
+        }
+    }
+
     /// When the cell is to be looked at again without an event.
     pub fn next_look(&self) -> Option<Instant> {
-        let poke = self.poke.filter(|_| self.answers.is_some()).map(|(at, _)| at);
+        let poke = self.poke.filter(|_| self.may_poke()).map(|(at, _)| at);
         poke.into_iter().chain(self.vanished.values().copied()).min()
     }
 
