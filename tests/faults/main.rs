@@ -22,6 +22,7 @@ mod server;
 mod answers;
 mod events;
 mod fault;
+mod lanes;
 mod proxy;
 mod scenarios;
 mod watch;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::lanes::{Lanes, all};
 use crate::proxy::Moment;
 use crate::watch::Watch;
 use crate::world::{Parts, State, World};
@@ -159,10 +160,12 @@ struct Ended {
     writes: usize,
     killed: usize,
     asked: usize,
+    seconds: usize,
     violations: Vec<String>,
 }
 
 async fn run(parts: &mut Parts, scenario: Scenario, fatal: Option<(usize, Moment)>) -> Ended {
+    let began = Instant::now();
     let world = World::start(parts).await;
     let watch = Watch::start(world.dns(), world.pod.clone(), &["one.test", "two.test"]);
     scenario.prepare(&world).await;
@@ -196,66 +199,74 @@ async fn run(parts: &mut Parts, scenario: Scenario, fatal: Option<(usize, Moment
     let asked = watch.seen().asked;
     drop(watch);
     world.clear().await;
-    Ended { state, digest, writes, killed, asked, violations }
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap_or(usize::MAX);
+    Ended { state, digest, writes, killed, asked, seconds, violations }
 }
 
-/// Every write of a scenario, or a few of them.
-async fn crash(parts: &mut Parts, scenario: Scenario, every: usize) -> Result<String, String> {
-    let began = Instant::now();
-    let reference = run(parts, scenario, None).await;
-    let mut wrong: Vec<String> = reference.violations.clone();
-    let (mut runs, mut asked) = (1, reference.asked);
-    for number in (1..=reference.writes).step_by(every) {
-        for moment in [Moment::Before, Moment::After] {
-            let ended = run(parts, scenario, Some((number, moment))).await;
-            runs += 1;
-            asked += ended.asked;
-            let at = format!("{scenario:?}, {moment:?} write {number} of {}", reference.writes);
-            // How many statuses are written depends on what is seen together.
-            if ended.killed == 0 && ended.writes >= number {
-                wrong.push(format!("{at}: it was not killed"));
-            }
-            wrong.extend(ended.violations.iter().map(|violation| format!("{at}: {violation}")));
-            if ended.state != reference.state {
-                let differs = reference.state.differences(&ended.state);
-                wrong.push(format!("{at}: another end: {differs}"));
-            }
-            if ended.digest != reference.digest {
-                wrong.push(format!("{at}: {:?} and not {:?}", ended.digest, reference.digest));
-            }
-        }
+/// A run, and the write at which the operator dies in it.
+type Job = (Scenario, Option<(usize, Moment)>);
+
+/// What is wrong with a run, beside the one without a crash.
+fn judge((scenario, fatal): Job, ended: &Ended, reference: &Ended) -> Vec<String> {
+    let mut wrong = ended.violations.clone();
+    // How many statuses are written depends on what is seen together.
+    if ended.killed == 0 && fatal.is_some_and(|(number, _)| ended.writes >= number) {
+        wrong.push("it was not killed".to_owned());
     }
-    let row = format!(
-        "{:<24} {:>3} writes {:>4} runs {:>6} questions {:>3} violations {:>5} s",
-        format!("{scenario:?}"),
-        reference.writes,
-        runs,
-        asked,
-        wrong.len(),
-        began.elapsed().as_secs()
-    );
-    if wrong.is_empty() { Ok(row) } else { Err(format!("{row}\n{}", wrong.join("\n"))) }
+    if ended.state != reference.state {
+        wrong.push(format!("another end: {}", reference.state.differences(&ended.state)));
+    }
+    if ended.digest != reference.digest {
+        wrong.push(format!("{:?} and not {:?}", ended.digest, reference.digest));
+    }
+    wrong.iter().map(|wrong| format!("{scenario:?}, {fatal:?} of {}: {wrong}", reference.writes)).collect()
 }
 
-/// `VMAIL_FAULTS=all` tries every write of every scenario; otherwise a few of some.
+/// `VMAIL_FAULTS=all` tries every write of every scenario, otherwise a few of some; `VMAIL_SCENARIO` those of one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_write_changes_nothing() {
-    let all = std::env::var("VMAIL_FAULTS").is_ok_and(|value| value == "all");
     let only = std::env::var("VMAIL_SCENARIO").ok();
-    let mut parts = Parts::start().await;
-    let mut failed = 0;
-    let scenarios: &[Scenario] = if all || only.is_some() { &ALL } else { &[FirstDomain, DeletedDomain] };
-    for scenario in scenarios {
-        if only.as_ref().is_some_and(|only| *only != format!("{scenario:?}")) {
-            continue;
-        }
-        match crash(&mut parts, *scenario, if all { 1 } else { 4 }).await {
-            Ok(row) => println!("{row}"),
-            Err(report) => {
-                println!("{report}");
-                failed += 1;
+    let scenarios: &[Scenario] = if all() || only.is_some() { &ALL } else { &[FirstDomain, DeletedDomain] };
+    let chosen = |scenario: &&Scenario| only.as_ref().is_none_or(|only| *only == format!("{scenario:?}"));
+    let scenarios: Vec<Scenario> = scenarios.iter().filter(chosen).copied().collect();
+
+    let mut lanes = Lanes::start().await;
+    let try_out = async |parts: &mut Parts, (scenario, fatal): &Job| run(parts, *scenario, *fatal).await;
+    let undisturbed: Vec<Job> = scenarios.iter().map(|scenario| (*scenario, None)).collect();
+    let references: Vec<Ended> =
+        lanes.run(&undisturbed, try_out).into_iter().map(|ended| ended.expect("see above")).collect();
+    let every = if all() { 1 } else { 4 };
+    let crashes = scenarios.iter().zip(&references).flat_map(|(scenario, reference)| {
+        let numbers = (1..=reference.writes).step_by(every);
+        numbers.flat_map(|number| {
+            [Moment::Before, Moment::After].map(|moment| (*scenario, Some((number, moment))))
+        })
+    });
+    let crashes: Vec<Job> = crashes.collect();
+    let ended = lanes.run(&crashes, try_out);
+
+    let (mut table, mut wrong) = (String::new(), Vec::new());
+    for (scenario, reference) in scenarios.iter().zip(&references) {
+        let mut runs = vec![reference];
+        let mut violations = reference.violations.clone();
+        for (job, ended) in crashes.iter().zip(&ended).filter(|((of, _), _)| of == scenario) {
+            match ended {
+                Some(ended) => {
+                    runs.push(ended);
+                    violations.extend(judge(*job, ended, reference));
+                }
+                None => violations.push(format!("{job:?}: see above")),
             }
         }
+        let asked: usize = runs.iter().map(|ended| ended.asked).sum();
+        let seconds: usize = runs.iter().map(|ended| ended.seconds).sum();
+        let (writes, runs) = (reference.writes, runs.len());
+        table +=
+            &format!("| {scenario:?} | {writes} | {runs} | {asked} | {} | {seconds} |\n", violations.len());
+        wrong.extend(violations);
     }
-    assert_eq!(failed, 0, "scenarios with violations, see above");
+    println!(
+        "| scenario | writes | runs | questions | violations | seconds |\n|---|--:|--:|--:|--:|--:|\n{table}"
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -366,7 +366,7 @@ impl<'a> World<'a> {
             self.revive().await;
             let count = self.tally.lock().expect("not poisoned").writes().len();
             let state = self.state().await;
-            if count != last || !done(&state) {
+            if count != last || !done(&state) || !self.is_mounted().await {
                 (last, since) = (count, Instant::now());
             }
             if since.elapsed() > SILENCE {
@@ -377,6 +377,14 @@ impl<'a> World<'a> {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Whether the pod sees the tables as they are written: until then a poke is to come.
+    async fn is_mounted(&self) -> bool {
+        let maps: Api<ConfigMap> = self.namespaced();
+        let index = maps.get_opt("vmail-default-index").await.expect("an answer");
+        let written = index.and_then(|map| map.data.unwrap_or_default().remove(INDEX_FILE));
+        std::fs::read_to_string(self.pod.volumes.revision().join(INDEX_FILE)).ok() == written
     }
 
     /// Everything that is stored, without what differs from run to run.
