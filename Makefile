@@ -40,11 +40,8 @@ fuzz: install ## Generated sets of objects in large numbers, through the rules a
 	$(done)
 
 .PHONY: faults
-faults: install ## Crash the operator at every write, disturb its answers and views, spoil a live cluster; hours
-	@VMAIL_FAULTS=all cargo test --locked --test faults -- --nocapture --test-threads=1
-	VMAIL_FAULTS=all cargo test --locked --test live -- --nocapture
-	VMAIL_FAULTS=all cargo test --locked --test dns -- foreign signed
-	VMAIL_FAULTS=all cargo test --locked --test postfix -- --nocapture relay
+faults: install ## Crash the operator at every write, disturb its answers and views, spoil a live cluster; an hour
+	@tests/run-faults
 	$(done)
 
 ## The local cluster.

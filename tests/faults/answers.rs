@@ -415,7 +415,7 @@ async fn a_bad_answer_or_view_changes_nothing() {
         wrong.extend(violations);
     }
     println!(
-        "| fault | runs | struck | questions | violations | seconds |\n|---|--:|--:|--:|--:|--:|\n{table}"
+        "\n### Bad answers and bad views (I1, I3, I7)\n\n| fault | runs | struck | questions | violations | seconds |\n|---|--:|--:|--:|--:|--:|\n{table}"
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -266,7 +266,7 @@ async fn a_crash_at_any_write_changes_nothing() {
         wrong.extend(violations);
     }
     println!(
-        "| scenario | writes | runs | questions | violations | seconds |\n|---|--:|--:|--:|--:|--:|\n{table}"
+        "\n### Crash at every write (I1, I3, I7)\n\n| scenario | writes | runs | questions | violations | seconds |\n|---|--:|--:|--:|--:|--:|\n{table}"
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
