@@ -43,6 +43,9 @@ pub struct CellConfig {
     /// The port of the agent's endpoint on the pod.
     #[serde(default = "default_agent_port")]
     pub agent_port: u16,
+    /// Whether the Service's load balancer says by PROXY protocol who the client is.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// Who may claim which domain. Default deny: without a rule, only the release's namespace may claim a domain.
@@ -235,9 +238,13 @@ impl Config {
         Ok(config)
     }
 
-    /// The Service by which pods of the same namespace reach a cell's port 25: the chart names it so.
+    /// The Service by which pods of the same namespace reach a cell's port 25: the chart names it so. The public one may
+    /// lead to the listener for PROXY protocol instead.
     pub fn smtp_service(&self, cell: &str) -> String {
-        format!("{}-smtp-{cell}", self.name)
+        match self.cells.get(cell).is_some_and(|cell| cell.proxy_protocol) {
+            true => format!("{}-postfix-{cell}", self.name),
+            false => format!("{}-smtp-{cell}", self.name),
+        }
     }
 
     /// What stands in our ownership records.

@@ -5,13 +5,15 @@
 //! must be there soon, and room is made for the newest.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -32,6 +34,24 @@ const CONNECTIONS: usize = 128;
 
 /// What to wait after a connection could not be taken, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens at an address. Where there is no IPv6, `[::]` means every address of IPv4.
+///
+/// # Errors
+/// Those of bind(2).
+pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    let no_ipv6 = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported)
+            || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+    };
+    match listener {
+        Err(error) if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && no_ipv6(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        other => other,
+    }
+}
 
 /// Serves the routes until it is dropped.
 pub async fn serve(listener: TcpListener, routes: Router) {

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn only_the_probe_listener_is_left_of_the_network() {
-        let full = crate::postfix::main_cf::master_cf() + "submission inet n - n - - smtpd\n  -o x=y\n";
+        let full = crate::postfix::main_cf::master_cf(true) + "submission inet n - n - - smtpd\n  -o x=y\n";
         let private = without_public_listeners(&full);
         let inet: Vec<_> = private.lines().filter(|line| line.contains(" inet ")).collect();
         assert_eq!(inet.len(), 1, "{private}");

@@ -78,7 +78,7 @@ pub struct AgentOptions {
     #[arg(long, env = "VMAIL_SPOOL_DIR", default_value = "/var/spool/vmail")]
     pub spool_dir: PathBuf,
     /// Where probes, metrics and the report are served.
-    #[arg(long, env = "VMAIL_LISTEN", default_value = "0.0.0.0:8025")]
+    #[arg(long, env = "VMAIL_LISTEN", default_value = "[::]:8025")]
     pub listen: SocketAddr,
     /// File with the token that the operator must send to read the report.
     #[arg(long, env = "VMAIL_TOKEN_FILE", default_value = "/etc/vmail-operator/token/token")]
@@ -154,7 +154,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     let metrics = Metrics::default();
     let measured = metrics.clone();
 
-    let listener = tokio::net::TcpListener::bind(options.listen)
+    let listener = http::listen(options.listen)
         .await
         .map_err(|error| AgentError::Listen { address: options.listen, error })?;
     let endpoint = Endpoint {

@@ -59,7 +59,7 @@ pub struct RunOptions {
     #[arg(long, default_value = "/etc/vmail-operator/agent-token/token")]
     agent_token_file: PathBuf,
     /// Where health and metrics are served
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = "[::]:8080")]
     listen: SocketAddr,
 }
 
@@ -99,7 +99,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 
     let metrics = metrics::Metrics::default();
     let health = http::Health::new(metrics.clone());
-    let listener = tokio::net::TcpListener::bind(options.listen)
+    let listener = crate::http::listen(options.listen)
         .await
         .map_err(|error| RunError::System(format!("cannot listen on {}: {error}", options.listen)))?;
     tokio::spawn(http::serve(listener, health.clone()));

@@ -29,9 +29,10 @@ pub fn revision_files(
         parameters: config.postfix.parameters.clone(),
     })?;
     let mut files = tables(directory, cell, hostname, recorded, vanished);
+    let proxy_protocol = config.cells.get(cell).is_some_and(|cell| cell.proxy_protocol);
     let routes = transport_maps(directory, cell, hostname, |other| config.smtp_service(other));
     files.insert("transport_maps".to_owned(), routes);
     files.insert("main.cf".to_owned(), main);
-    files.insert("master.cf".to_owned(), master_cf());
+    files.insert("master.cf".to_owned(), master_cf(proxy_protocol));
     Ok(files)
 }

@@ -18,6 +18,9 @@ pub const MAILBOX_BASE: &str = "/var/vmail";
 /// Address of the listener that the agent's proof talks to, as named in `master.cf`.
 pub const PROBE_LISTENER: &str = "127.0.0.1:10025";
 
+/// Port of the listener for load balancers that say by PROXY protocol who the client is.
+pub const PROXY_PORT: u16 = 2525;
+
 /// The lookup tables of a revision, each named after the parameter that refers to it.
 pub const TABLES: [&str; 6] = [
     "check_recipient_access",
@@ -287,7 +290,11 @@ const SETTINGS: Settings = &[
 /// The loopback listener has exactly the restrictions of the public one; it differs in error limits
 /// alone, since the public one delays and then hangs up on a client that asks for what it refuses,
 /// which is what a proof does. There is no `local` service, and nothing is chrooted.
-pub fn master_cf() -> String {
+///
+/// With `proxy_protocol` there is one more listener, on [`PROXY_PORT`], which takes nobody without a PROXY header
+/// (`smtpd_upstream_proxy_protocol`, postconf(5); versions 1 and 2). Whoever reaches it may say that he is anybody, so
+/// no address is spared the limits there.
+pub fn master_cf(proxy_protocol: bool) -> String {
     let mut text = String::from(
         "# Rendered by vmail-operator; what is edited here is overwritten.\n\
          # service type private unpriv chroot wakeup maxproc command\n\
@@ -299,6 +306,12 @@ pub fn master_cf() -> String {
            -o smtpd_soft_error_limit=100000 -o smtpd_hard_error_limit=100000\n  \
            -o smtpd_junk_command_limit=100000 -o smtpd_error_sleep_time=0\n",
     );
+    if proxy_protocol {
+        text.push_str(&format!(
+            "{PROXY_PORT} inet n - n - - smtpd\n  \
+               -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_client_event_limit_exceptions=\n",
+        ));
+    }
     for service in SERVICES {
         text.push_str(service);
         text.push('\n');

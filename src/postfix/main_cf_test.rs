@@ -78,7 +78,7 @@ fn a_host_name_cannot_set_another_parameter() {
 
 #[test]
 fn the_probe_listener_differs_from_the_public_one_in_error_limits_alone() {
-    let text = master_cf();
+    let text = master_cf(false);
     let services: Vec<String> = text.replace("\n  ", " ").lines().map(str::to_owned).collect();
     let probe = services.iter().find(|line| line.starts_with(PROBE_LISTENER)).unwrap();
     let (service, options) = probe.split_once(" -o ").unwrap();
@@ -92,7 +92,7 @@ fn the_probe_listener_differs_from_the_public_one_in_error_limits_alone() {
 
 #[test]
 fn nothing_runs_in_a_chroot() {
-    for line in master_cf().lines().filter(|line| !line.starts_with(['#', ' '])) {
+    for line in master_cf(false).lines().filter(|line| !line.starts_with(['#', ' '])) {
         assert_eq!(line.split(' ').nth(4), Some("n"), "{line}");
     }
 }

@@ -21,6 +21,7 @@ mod generated;
 mod import;
 mod install;
 mod metrics;
+mod network;
 mod relay;
 mod shards;
 mod smuggling;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -191,10 +191,19 @@ impl Pod {
 
     /// A connection from inside the pod's network. A socket stays in the network that it was made in.
     pub fn connect(&self, port: u16) -> std::io::Result<TcpStream> {
+        self.connect_to((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// The same over IPv6.
+    pub fn connect_ipv6(&self, port: u16) -> std::io::Result<TcpStream> {
+        self.connect_to((Ipv6Addr::LOCALHOST, port).into())
+    }
+
+    fn connect_to(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         let network = File::open(format!("/proc/{}/ns/net", self.process_one()))?;
         let stream = std::thread::spawn(move || {
             setns(network, CloneFlags::CLONE_NEWNET)?;
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            TcpStream::connect(address)
         });
         let stream = stream.join().unwrap()?;
         stream.set_read_timeout(Some(PATIENCE))?;

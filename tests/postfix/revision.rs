@@ -27,7 +27,7 @@ impl Wanted {
         let mut files: BTreeMap<String, String> =
             TABLES.iter().map(|name| (name.to_string(), String::new())).collect();
         files.insert("main.cf".into(), main_cf(&MainCf::new(HOST)).unwrap());
-        files.insert("master.cf".into(), master_cf());
+        files.insert("master.cf".into(), master_cf(false));
         files.insert("domains".into(), String::new());
         let wanted = Self { files };
         wanted.line("virtual_alias_domains", &format!("{HOST} OK"))
@@ -38,7 +38,7 @@ impl Wanted {
         let mut files = tables(directory, "default", hostname, |_| true, &BTreeSet::new());
         files.insert("transport_maps".into(), String::new());
         files.insert("main.cf".into(), main_cf(&MainCf::new(hostname)).unwrap());
-        files.insert("master.cf".into(), master_cf());
+        files.insert("master.cf".into(), master_cf(false));
         Self { files }
     }
 
@@ -116,6 +116,12 @@ impl Wanted {
         let mut files = self.files.clone();
         files.insert(INDEX_FILE.into(), serde_json::to_string(&self.index()).unwrap());
         mount_files(directory, &files);
+    }
+
+    /// With a listener for PROXY protocol.
+    pub fn behind_proxy(mut self) -> Self {
+        self.files.insert("master.cf".into(), master_cf(true));
+        self
     }
 
     /// The index is already this one's; the files are still those of `older`.

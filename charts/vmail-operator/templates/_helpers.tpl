@@ -54,7 +54,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "vmail.config" -}}
 {{- $cells := dict -}}
 {{- range $name, $cell := include "vmail.cells" . | fromJson -}}
-  {{- $_ := set $cells $name (dict "hostname" $cell.hostname "pod" (printf "%s-0" $cell.postfix)) -}}
+  {{- $given := dict "hostname" $cell.hostname "pod" (printf "%s-0" $cell.postfix) -}}
+  {{- if $cell.service.proxyProtocol -}}{{- $_ := set $given "proxyProtocol" true -}}{{- end -}}
+  {{- $_ := set $cells $name $given -}}
 {{- end -}}
 {{- $powerdns := dict
       "url" .Values.dns.powerdns.url
