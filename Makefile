@@ -96,8 +96,13 @@ metrics-reference: need-cargo ## Write docs/metrics.md from the metrics in the s
 	@cargo run --quiet --locked -- metrics-reference >docs/metrics.md
 	$(done)
 
+.PHONY: values-reference
+values-reference: ## Write docs/values.md from the chart's values
+	@charts/values-reference >docs/values.md
+	$(done)
+
 .PHONY: check
-check: check-fmt check-clippy check-deny check-crds check-api-reference check-metrics-reference check-chart check-monitoring ## Everything about the source but the tests
+check: check-fmt check-clippy check-deny check-crds check-api-reference check-metrics-reference check-values-reference check-chart check-monitoring ## Everything about the source but the tests
 
 .PHONY: check-fmt
 check-fmt: need-cargo
@@ -135,6 +140,12 @@ check-api-reference: need-cargo
 check-metrics-reference: need-cargo
 	@diff -u docs/metrics.md <(cargo run --quiet --locked -- metrics-reference) ||
 	  { echo 'docs/metrics.md is not what the source says: run `make metrics-reference`' >&2; exit 1; }
+	$(done)
+
+.PHONY: check-values-reference
+check-values-reference:
+	@diff -u docs/values.md <(charts/values-reference) ||
+	  { echo 'docs/values.md is not what values.yaml says: run `make values-reference`' >&2; exit 1; }
 	$(done)
 
 .PHONY: check-monitoring
