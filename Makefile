@@ -102,7 +102,7 @@ values-reference: ## Write docs/values.md from the chart's values
 	$(done)
 
 .PHONY: check
-check: check-fmt check-clippy check-deny check-crds check-api-reference check-metrics-reference check-values-reference check-chart check-monitoring ## Everything about the source but the tests
+check: check-fmt check-clippy check-deny check-crds check-api-reference check-metrics-reference check-values-reference check-links check-chart check-monitoring ## Everything about the source but the tests
 
 .PHONY: check-fmt
 check-fmt: need-cargo
@@ -146,6 +146,11 @@ check-metrics-reference: need-cargo
 check-values-reference:
 	@diff -u docs/values.md <(charts/values-reference) ||
 	  { echo 'docs/values.md is not what values.yaml says: run `make values-reference`' >&2; exit 1; }
+	$(done)
+
+.PHONY: check-links
+check-links:
+	@docs/check-links
 	$(done)
 
 .PHONY: check-monitoring
