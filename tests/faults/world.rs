@@ -375,7 +375,7 @@ impl<'a> World<'a> {
             if Instant::now() > deadline {
                 panic!("{what} does not come: {state:#?}\n{}", self.log());
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -565,7 +565,7 @@ async fn forward(pod: Arc<Pod>) -> (u16, tokio::task::JoinHandle<()>) {
 async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf) {
     let mut poked = String::new();
     loop {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let Ok(pod) = pods.get("vmail-postfix-default-0").await else { continue };
         let annotations = pod.metadata.annotations.unwrap_or_default();
         let Some(value) = annotations.get("vmail.dev/revision").filter(|value| **value != poked) else {
