@@ -1,9 +1,10 @@
 //! Watches: each kind is one stream of events into one channel.
 //!
 //! What a later list leaves out is asked for by name before it counts as gone: an API server whose cache lags, or is
-//! restored, may answer with an older list, and an MX must not be withdrawn for that.
+//! restored, may answer with an older list, and an MX must not be withdrawn for that. What a later list adds is asked for
+//! as well before it counts as there: an older list has what was deleted since.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -64,9 +65,11 @@ struct Watch<K> {
     api: Api<K>,
     resource: &'static str,
     metrics: Metrics,
-    /// What is there, as far as was seen, and what the list under way has named.
-    known: BTreeSet<ObjectId>,
+    /// What is there, as far as was seen; nothing before the first list.
+    known: Option<BTreeSet<ObjectId>>,
+    /// What the list under way has named, and what of it was not known.
     listed: BTreeSet<ObjectId>,
+    added: BTreeSet<ObjectId>,
 }
 
 impl<K> Watch<K>
@@ -88,8 +91,8 @@ where
     }
 
     fn new(client: &Client, api: Api<K>, resource: &'static str, metrics: &Metrics) -> Self {
-        let (known, listed) = (BTreeSet::new(), BTreeSet::new());
-        Self { client: client.clone(), api, resource, metrics: metrics.clone(), known, listed }
+        let (known, listed, added) = (None, BTreeSet::new(), BTreeSet::new());
+        Self { client: client.clone(), api, resource, metrics: metrics.clone(), known, listed, added }
     }
 
     fn start<M: From<Seen> + Send + 'static>(
@@ -112,63 +115,81 @@ where
                         continue;
                     }
                 };
-                let left_out = self.note(&event).await;
                 // `Init` says only that a list is about to be asked for.
-                if !matches!(event, Event::Init) {
+                let works = !matches!(event, Event::Init);
+                let events = self.take_in(event).await;
+                if works {
                     self.metrics.watch_works(self.resource);
                 }
-                for object in left_out {
-                    if to.send(seen(Event::InitApply(object)).into()).await.is_err() {
+                for event in events {
+                    if to.send(seen(event).into()).await.is_err() {
                         return;
                     }
-                }
-                if to.send(seen(event).into()).await.is_err() {
-                    return;
                 }
             }
         });
     }
 
-    /// Keeps account of what is there; what a list that ends here has left out although it is there.
-    async fn note(&mut self, event: &Event<K>) -> Vec<K> {
-        match event {
-            Event::Init => self.listed.clear(),
+    /// Keeps account of what is there; what is passed on of an event.
+    async fn take_in(&mut self, event: Event<K>) -> Vec<Event<K>> {
+        match &event {
+            Event::Init => {
+                self.listed.clear();
+                self.added.clear();
+            }
             Event::InitApply(object) => {
-                self.listed.insert(ObjectId::of(object.meta()));
+                let id = ObjectId::of(object.meta());
+                if self.known.as_ref().is_some_and(|known| !known.contains(&id)) {
+                    self.added.insert(id);
+                    return Vec::new();
+                }
+                self.listed.insert(id);
             }
             Event::InitDone => {
-                let listed = std::mem::take(&mut self.listed);
-                let known = std::mem::replace(&mut self.known, listed);
-                let missing = known.into_iter().filter(|id| !self.known.contains(id));
-                let asked: Vec<_> = missing.map(|id| self.get(id)).collect();
+                let mut here = std::mem::take(&mut self.listed);
+                let known = self.known.take().unwrap_or_default();
+                let left_out: BTreeSet<ObjectId> = known.difference(&here).cloned().collect();
+                let added = std::mem::take(&mut self.added);
+                let asked: Vec<_> = left_out.iter().chain(&added).map(|id| self.get(id)).collect();
                 let found = stream::iter(asked).buffer_unordered(GETS_AT_ONCE).collect::<Vec<_>>().await;
-                let found: Vec<K> = found.into_iter().flatten().collect();
-                if !found.is_empty() {
-                    let (resource, count) = (self.resource, found.len());
-                    warn!(resource, count, "a list left out objects that are there; they stay");
+                let found: BTreeMap<ObjectId, K> =
+                    found.into_iter().flatten().map(|object| (ObjectId::of(object.meta()), object)).collect();
+                let resource = self.resource;
+                match left_out.iter().filter(|id| found.contains_key(*id)).count() {
+                    0 => {}
+                    count => warn!(resource, count, "a list left out objects that are there; they stay"),
                 }
-                self.known.extend(found.iter().map(|object| ObjectId::of(object.meta())));
-                return found;
+                match added.iter().filter(|id| !found.contains_key(*id)).count() {
+                    0 => {}
+                    count => warn!(resource, count, "a list named objects that are deleted"),
+                }
+                here.extend(found.keys().cloned());
+                self.known = Some(here);
+                return found.into_values().map(Event::InitApply).chain([event]).collect();
             }
             Event::Apply(object) => {
-                self.known.insert(ObjectId::of(object.meta()));
+                if let Some(known) = &mut self.known {
+                    known.insert(ObjectId::of(object.meta()));
+                }
             }
             Event::Delete(object) => {
-                self.known.remove(&ObjectId::of(object.meta()));
+                if let Some(known) = &mut self.known {
+                    known.remove(&ObjectId::of(object.meta()));
+                }
             }
         }
-        Vec::new()
+        vec![event]
     }
 
     /// One object, read from the storage and no cache; asked for until there is an answer.
-    async fn get(&self, id: ObjectId) -> Option<K> {
+    async fn get(&self, id: &ObjectId) -> Option<K> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &id.namespace);
         let mut pause = FIRST_RETRY;
         loop {
             let why = match timeout(GET_TIMEOUT, api.get_opt(&id.name)).await {
                 Ok(Ok(found)) => {
                     if found.is_none() {
-                        info!(resource = self.resource, %id, "deleted while the watch was broken");
+                        info!(resource = self.resource, %id, "deleted, says the API server");
                     }
                     return found;
                 }
@@ -176,7 +197,7 @@ where
                 Err(_) => format!("no answer within {} s", GET_TIMEOUT.as_secs()),
             };
             self.metrics.watch_failed(self.resource, Instant::now());
-            warn!(resource = self.resource, %id, "whether it is deleted cannot be told, and is asked again: {why}");
+            warn!(resource = self.resource, %id, "whether it is there cannot be told, and is asked again: {why}");
             sleep(pause).await;
             pause = (pause * 2).min(LAST_RETRY);
         }

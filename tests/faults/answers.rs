@@ -250,7 +250,7 @@ fn more(trouble: &Trouble, method: &str, path: &str) -> usize {
     }
 }
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "{what}: does not come");

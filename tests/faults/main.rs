@@ -23,6 +23,7 @@ mod answers;
 mod events;
 mod fault;
 mod lanes;
+mod lists;
 mod proxy;
 mod scenarios;
 mod watch;

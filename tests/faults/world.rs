@@ -306,6 +306,12 @@ impl<'a> World<'a> {
         request.send().await.expect("answers").text().await.expect("a text")
     }
 
+    /// How many writes reached PowerDNS.
+    pub fn dns_writes(&self) -> usize {
+        let tally = self.tally.lock().expect("not poisoned");
+        tally.writes().iter().filter(|(_, path, _)| path.contains("/zones/")).count()
+    }
+
     pub fn stop_operator(&self) {
         end(&self.operator);
     }
