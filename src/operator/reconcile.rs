@@ -259,13 +259,16 @@ impl Reconciler {
         self.directory()
     }
 
-    /// The records that are to change: domain, and the new record or `None` to remove it.
-    fn record_changes(&self, directory: &Directory) -> Vec<(String, Option<Record>)> {
-        let limits = Limits {
+    fn drain_limits(&self) -> Limits {
+        Limits {
             drain_margin: Duration::from_secs(self.config.dns.drain_margin_seconds.into()),
             queue_deadline: Duration::from_secs(self.config.dns.queue_deadline_seconds.into()),
-        };
-        let now = Timestamp::now();
+        }
+    }
+
+    /// The records that are to change: domain, and the new record or `None` to remove it.
+    fn record_changes(&self, directory: &Directory) -> Vec<(String, Option<Record>)> {
+        let (limits, now) = (self.drain_limits(), Timestamp::now());
         let claims = directory
             .domains
             .iter()
@@ -294,10 +297,16 @@ impl Reconciler {
             claim: served.map(|served| (&served.spec, served.namespace.as_str())),
             declared: self.index.objects.declare(domain),
             absent,
-            // A cell that was taken away has no queue that anybody could wait for.
-            queued: cell.map_or(Some(0), |cell| cell.queued(domain, directory)),
+            queued: self.queued(&stored.record, directory),
             left_tables: cell.is_none_or(|cell| cell.left(domain)),
         }
+    }
+
+    /// Recipients still queued for a draining domain; `None` when that is not known. A cell that was taken away has no
+    /// queue that anybody could wait for.
+    fn queued(&self, record: &Record, directory: &Directory) -> Option<u64> {
+        let cell = self.cells.get(&record.spec.cell);
+        cell.map_or(Some(0), |cell| cell.queued(&record.domain, directory))
     }
 
     async fn store(&mut self, changes: Vec<(String, Option<Record>)>) {
@@ -321,6 +330,11 @@ impl Reconciler {
                     let after = record.as_ref().map(|record| phase_name(&record.phase));
                     if before != after {
                         info!(domain, from = before, to = after, "domain record");
+                        // What was found before says nothing about the end of the drain.
+                        if matches!(record.as_ref().map(|record| &record.phase), Some(Phase::Draining { .. }))
+                        {
+                            self.desk.forget(&domain);
+                        }
                     }
                     self.index.apply_config_map(map);
                     self.record_pauses.over(&domain);

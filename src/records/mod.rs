@@ -7,7 +7,7 @@
 
 mod step;
 
-pub use step::{Absent, DnsTask, Facts, Limits, Rights, Serving, dns_task, publish, step, wanted};
+pub use step::{Absent, DnsTask, Facts, Limits, Rights, Serving, dns_task, may_leave, publish, step, wanted};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

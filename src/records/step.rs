@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! Serving ──no accepted MailDomain──► Withdrawing ──MX read back as gone──► Draining
-//!    ▲  └───────────────────────── never published ────────────────────────────► │
-//!    │                                                                           │ caches expired,
-//!    │                                                                           ▼ queue empty
+//!    ▲  └───────────────────────── never published ────────────────────────────► │ ◄┐ it stands again
+//!    │                                                                           │──┘
+//!    │                                                                           │ caches expired, queue empty,
+//!    │                                                                           ▼ and DNS asked once more
 //!    └────── an accepted MailDomain again ◄────────────── Leaving ◄──────────────┘
 //!                                                            │ agent confirms
 //!                                                            ▼
@@ -46,6 +47,8 @@ pub struct Absent {
     pub lag_seconds: u32,
     /// Whether somebody else's MX names our host, so that mail still comes here.
     pub names_us: bool,
+    /// Whether something of ours stood there, and was only now taken away.
+    pub removed: bool,
 }
 
 /// Limits that the administrator sets.
@@ -96,12 +99,18 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
                 next.held_until = None;
             }
         }
-        Phase::Draining { until } => {
-            let waited_enough = now >= *until + limits.queue_deadline;
-            if now >= *until && (facts.queued == Some(0) || waited_enough) {
-                next.phase = Phase::Leaving;
+        Phase::Draining { until: due } if may_leave(record, facts.queued, limits, now) => {
+            let named = |absent: &Absent| absent.names_us && now < *due + limits.queue_deadline;
+            if let Some(absent) = facts.absent.filter(|absent| !named(absent)) {
+                // A late write of a dead leader: resolvers hold it from now on.
+                let again = until(record, drained(record, absent, limits, now));
+                next.phase = match absent.removed && again > now {
+                    true => Phase::Draining { until: again },
+                    false => Phase::Leaving,
+                };
             }
         }
+        Phase::Draining { .. } => {}
         Phase::Leaving => {
             if facts.left_tables {
                 next.phase = Phase::Withdrawn { check: now + TOMBSTONE };
@@ -116,6 +125,12 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
         }
     }
     Some(next)
+}
+
+/// Whether a domain has drained, so that only one more look at DNS is missing.
+pub fn may_leave(record: &Record, queued: Option<u64>, limits: Limits, now: Timestamp) -> bool {
+    let Phase::Draining { until } = record.phase else { return false };
+    now >= until && (queued == Some(0) || now >= until + limits.queue_deadline)
 }
 
 /// When no resolver can hold the MX any more that was just read back as gone.
@@ -187,9 +202,10 @@ pub struct Serving<'a> {
 /// What is to be done in DNS for a domain, if anything. Nothing is published before Postfix has proved
 /// that it accepts the domain; what is published stays while a later proof is missing, because senders
 /// retry for days and a missing MX would fall back to the address record (RFC 5321 5.1). Without a cell there is
-/// nothing to publish, but all to withdraw.
-pub fn dns_task(record: &Record, serving: Option<Serving<'_>>) -> Option<DnsTask> {
+/// nothing to publish, but all to withdraw. `may_leave` as in [`may_leave`].
+pub fn dns_task(record: &Record, serving: Option<Serving<'_>>, may_leave: bool) -> Option<DnsTask> {
     match (&record.phase, serving) {
+        (Phase::Draining { .. }, _) if may_leave => Some(DnsTask::Withdraw),
         (Phase::Withdrawing { .. } | Phase::Withdrawn { .. }, _) => Some(DnsTask::Withdraw),
         (Phase::Serving, Some(serving)) if !record.spec.dns.managed => {
             (serving.rights.unmanaged && record.published.is_some()).then_some(DnsTask::Withdraw)
@@ -331,6 +347,13 @@ mod tests {
             record.phase,
             "resolvers hold the MX"
         );
+        assert_eq!(
+            settle(&record, &empty, at(3790)).expect("stays").phase,
+            record.phase,
+            "DNS was not asked"
+        );
+        let empty = Facts { absent: Some(Absent::default()), ..empty };
+        assert_eq!(settle(&record, &empty, at(3789)).expect("stays").phase, record.phase);
         let record = settle(&record, &empty, at(3790)).expect("stays");
         assert_eq!(record.phase, Phase::Leaving);
         assert!(!record.in_tables());
@@ -375,7 +398,7 @@ mod tests {
     #[test]
     fn a_queue_that_never_empties_is_waited_for_to_the_deadline() {
         let record = Record { phase: Phase::Draining { until: at(0) }, ..published() };
-        let facts = Facts { queued: Some(1), ..Facts::default() };
+        let facts = Facts { queued: Some(1), absent: Some(Absent::default()), ..Facts::default() };
         assert_eq!(settle(&record, &facts, at(999)).expect("stays").phase, record.phase);
         assert_eq!(settle(&record, &facts, at(1000)).expect("stays").phase, Phase::Leaving);
     }
@@ -384,7 +407,7 @@ mod tests {
     fn a_longer_ttl_found_in_dns_counts() {
         let record = Record { phase: Phase::Withdrawing { since: at(0) }, ..published() };
         let facts = Facts {
-            absent: Some(Absent { held_ttl: 86_400, lag_seconds: 7, names_us: false }),
+            absent: Some(Absent { held_ttl: 86_400, lag_seconds: 7, ..Absent::default() }),
             ..Facts::default()
         };
         assert_eq!(
@@ -393,12 +416,34 @@ mod tests {
         );
     }
 
+    /// A write that arrives while the domain drains is found before Postfix lets the domain go.
+    #[test]
+    fn what_stands_again_at_the_end_of_a_drain_drains_anew() {
+        let record = Record { phase: Phase::Draining { until: at(0) }, published: None, ..published() };
+        let due = |queued, now| may_leave(&record, queued, LIMITS, at(now));
+        assert!(due(Some(0), 0) && !due(Some(0), -1) && !due(Some(1), 0) && !due(None, 0) && due(None, 1000));
+        assert_eq!(dns_task(&record, None, true), Some(DnsTask::Withdraw));
+        assert_eq!(dns_task(&record, None, false), None);
+
+        let again = Absent { held_ttl: 3600, lag_seconds: 7, removed: true, ..Absent::default() };
+        let facts = |absent| Facts { absent: Some(absent), queued: Some(0), ..Facts::default() };
+        let later = settle(&record, &facts(again), at(5)).expect("stays");
+        assert_eq!(later.phase, Phase::Draining { until: at(5 + 3600 + 7 + 60) });
+        let mut immediate = record.clone();
+        immediate.spec.withdrawal = Withdrawal::Immediate;
+        assert_eq!(settle(&immediate, &facts(again), at(5)).expect("stays").phase, Phase::Leaving);
+
+        let named = Absent { names_us: true, ..Absent::default() };
+        assert_eq!(settle(&record, &facts(named), at(999)).expect("stays").phase, record.phase);
+        assert_eq!(settle(&record, &facts(named), at(1000)).expect("stays").phase, Phase::Leaving);
+    }
+
     #[test]
     fn immediate_does_not_wait_for_caches() {
         let mut record = Record { phase: Phase::Withdrawing { since: at(0) }, ..published() };
         record.spec.withdrawal = Withdrawal::Immediate;
         let facts = Facts {
-            absent: Some(Absent { held_ttl: 86_400, lag_seconds: 7, names_us: false }),
+            absent: Some(Absent { held_ttl: 86_400, lag_seconds: 7, ..Absent::default() }),
             queued: Some(0),
             ..Facts::default()
         };
@@ -430,7 +475,7 @@ mod tests {
     #[test]
     fn nothing_is_published_before_the_proof() {
         let record = Record::new("example.org", "mail", spec());
-        assert_eq!(dns_task(&record, serving(false, ALL)), None);
+        assert_eq!(dns_task(&record, serving(false, ALL), false), None);
         let expected = DnsTask::Publish {
             mx: MxSet {
                 ttl: 3600,
@@ -439,17 +484,21 @@ mod tests {
             zone: None,
             adopt: false,
         };
-        assert_eq!(dns_task(&record, serving(true, ALL)), Some(expected));
-        assert_eq!(dns_task(&published(), serving(false, ALL)), None, "and not withdrawn without need");
+        assert_eq!(dns_task(&record, serving(true, ALL), false), Some(expected));
+        assert_eq!(
+            dns_task(&published(), serving(false, ALL), false),
+            None,
+            "and not withdrawn without need"
+        );
         let leaving = Record { phase: Phase::Leaving, ..published() };
-        assert_eq!(dns_task(&leaving, serving(true, ALL)), None);
+        assert_eq!(dns_task(&leaving, serving(true, ALL), false), None);
     }
 
     #[test]
     fn without_its_cell_a_domain_is_withdrawn_and_not_published() {
-        assert_eq!(dns_task(&published(), None), None);
+        assert_eq!(dns_task(&published(), None, false), None);
         let leaving = Record { phase: Phase::Withdrawing { since: at(0) }, ..published() };
-        assert_eq!(dns_task(&leaving, None), Some(DnsTask::Withdraw));
+        assert_eq!(dns_task(&leaving, None, false), Some(DnsTask::Withdraw));
     }
 
     #[test]
@@ -457,15 +506,18 @@ mod tests {
         let adopts = |rights| {
             let mut record = published();
             record.spec.dns.adopt = true;
-            matches!(dns_task(&record, serving(true, rights)), Some(DnsTask::Publish { adopt: true, .. }))
+            matches!(
+                dns_task(&record, serving(true, rights), false),
+                Some(DnsTask::Publish { adopt: true, .. })
+            )
         };
         assert!(adopts(ALL) && !adopts(NONE));
         let mut record = published();
         record.spec.dns.managed = false;
-        assert_eq!(dns_task(&record, serving(true, ALL)), Some(DnsTask::Withdraw));
-        assert_eq!(dns_task(&record, serving(true, NONE)), None, "what is published stays");
+        assert_eq!(dns_task(&record, serving(true, ALL), false), Some(DnsTask::Withdraw));
+        assert_eq!(dns_task(&record, serving(true, NONE), false), None, "what is published stays");
         record.published = None;
-        assert_eq!(dns_task(&record, serving(true, ALL)), None);
+        assert_eq!(dns_task(&record, serving(true, ALL), false), None);
     }
 
     /// Whatever happens in between, the domain is served for as long as an MX of ours may be held.

@@ -25,7 +25,9 @@ impl Reconciler {
             rights: self.rights(record),
         });
         let hostname = cell.map_or("", |cell| cell.hostname()).to_owned();
-        Some((records::dns_task(record, serving)?, hostname))
+        let queued = self.queued(record, directory);
+        let may_leave = records::may_leave(record, queued, self.drain_limits(), Timestamp::now());
+        Some((records::dns_task(record, serving, may_leave)?, hostname))
     }
 
     fn rights(&self, record: &Record) -> Rights {
