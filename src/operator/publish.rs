@@ -268,6 +268,7 @@ impl Publisher {
             held_ttl: done.held_ttl,
             lag_seconds: done.lag_seconds,
             names_us: names_us || done.foreign_hosts.contains(hostname),
+            zone_away: done.no_zone && names_us,
             removed: done.removed,
         })
     }

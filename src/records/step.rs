@@ -49,6 +49,9 @@ pub struct Absent {
     pub names_us: bool,
     /// Whether something of ours stood there, and was only now taken away.
     pub removed: bool,
+    /// PowerDNS has no zone for the domain, and yet senders may find an MX that names our host: the zone may be away for a
+    /// moment, with all its records.
+    pub zone_away: bool,
 }
 
 /// Limits that the administrator sets.
@@ -73,7 +76,8 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
             next.held_until = next.held_until.max(Some(until));
         }
         // No longer published here, but served: a later way out must know what was held.
-        if let (false, Some(absent), Some(_)) = (spec.dns.managed, facts.absent, &record.published) {
+        let absent = facts.absent.filter(|absent| !absent.zone_away);
+        if let (false, Some(absent), Some(_)) = (spec.dns.managed, absent, &record.published) {
             next.held_until = next.held_until.max(Some(drained(record, absent, limits, now)));
             next.published = None;
         }
@@ -518,6 +522,16 @@ mod tests {
         assert_eq!(dns_task(&record, serving(true, NONE), false), None, "what is published stays");
         record.published = None;
         assert_eq!(dns_task(&record, serving(true, ALL), false), None);
+    }
+
+    #[test]
+    fn a_zone_that_is_away_for_a_moment_makes_no_mx_forgotten() {
+        let mut unmanaged = spec();
+        unmanaged.dns.managed = false;
+        let absent = Some(Absent { names_us: true, zone_away: true, ..Absent::default() });
+        let facts = Facts { claim: Some((&unmanaged, "mail")), absent, ..Facts::default() };
+        let record = settle(&published(), &facts, at(100)).expect("stays");
+        assert_eq!(record.published, published().published);
     }
 
     /// Whatever happens in between, the domain is served for as long as an MX of ours may be held.

@@ -47,3 +47,22 @@ async fn a_late_write_during_a_drain_drains_anew() {
     drop(watch);
     world.clear().await;
 }
+
+/// PowerDNS says for a moment that it has no zone, just when an MX is no longer to be published.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_is_away_for_a_moment_makes_no_mx_forgotten() {
+    let mut parts = Parts::start().await;
+    let world = World::start(&mut parts).await;
+    world.apply("MailDomain", "one", json!({ "domain": "one.test" })).await;
+    world.settle("service", |state| state.all_ready(1)).await;
+    let tally = || world.tally.lock().expect("not poisoned");
+    let struck = tally().struck();
+    let away = Action::Answer(404, r#"{"error":"Not Found"}"#.to_owned());
+    tally().set_fault(Some(Fault::every(|asked| asked.side == Side::PowerDns, away)));
+    world.apply("MailDomain", "one", json!({ "domain": "one.test", "dns": { "managed": false } })).await;
+    until("a question", || tally().struck() > struck).await;
+    world.settle("the answer", |state| state.all_ready(1)).await;
+    tally().set_fault(None);
+    world.settle("the end of the MX", |state| state.all_ready(1) && state.published.is_empty()).await;
+    world.clear().await;
+}

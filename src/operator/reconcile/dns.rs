@@ -124,6 +124,8 @@ impl Reconciler {
                 (true, None) => Publication::Elsewhere,
                 (true, Some(_)) => match self.desk.last(domain, &DnsTask::Withdraw) {
                     Some(Err(refusal)) => Publication::No(refusal.clone()),
+                    // There may be none any more: the zone is somewhere else, or comes back and is looked at again.
+                    Some(Ok(Found::Absent(absent))) if absent.zone_away => Publication::Elsewhere,
                     _ => pending("the MX that was published here is being taken out"),
                 },
             };
