@@ -30,6 +30,25 @@ pub struct Config {
     /// Seconds for which an address that vanished is answered 450 and not 550.
     #[serde(default = "default_vanished_seconds")]
     pub vanished_seconds: u32,
+    /// When so much leaves service unasked that the administrator has to confirm it.
+    #[serde(default)]
+    pub brake: BrakeConfig,
+}
+
+/// How much may leave service although nothing was deleted.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BrakeConfig {
+    /// Percent of the domains, or of a cell's addresses, that are live; 100 for no brake.
+    pub share: u8,
+    /// Fewer than this go without a question.
+    pub minimum: usize,
+}
+
+impl Default for BrakeConfig {
+    fn default() -> Self {
+        Self { share: 20, minimum: 10 }
+    }
 }
 
 /// One Postfix StatefulSet.
@@ -218,6 +237,9 @@ impl Config {
         if !config.cells.contains_key("default") {
             return Err("cells: there must be one named `default`".to_owned());
         }
+        if config.brake.share > 100 {
+            return Err(format!("brake.share: {} is no share in percent", config.brake.share));
+        }
         for (name, cell) in &config.cells {
             if !is_domain(&cell.hostname) {
                 return Err(format!(
@@ -312,6 +334,7 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
             ("mail.example.org", "MAIL", "cells.default.hostname"),
             ("{default:", "{other:", "default"),
             ("name: vmail", "nmae: vmail", "nmae"),
+            ("name: vmail", "name: vmail\nbrake: {share: 101}", "brake.share"),
         ] {
             let error = Config::parse(&MINIMAL.replace(from, to)).expect_err(to);
             assert!(error.contains(names), "{error}");

@@ -9,6 +9,7 @@ use super::{AliasSpec, Object, ObjectId, Objects, Refusal, ServedDomain, Verdict
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::api::{DomainClass, NamespacesFrom};
+use crate::revision::DomainState;
 
 /// Names that belong to whoever answers for the domain: role addresses (RFC 2142), and those that
 /// certificate authorities take as proof of control (CA/Browser Forum Baseline Requirements 3.2.2.4.4).
@@ -212,6 +213,14 @@ fn leaves_the_mailbox_its_mail(id: &ObjectId, spec: &AliasSpec, live: &Owners) -
 fn verdict_in(domain: &ServedDomain, address: &Address) -> Verdict {
     let accepted = match &domain.claim {
         Some(_) => Ok(()),
+        // The brake holds it.
+        None if domain.state == DomainState::Serving => Err(Refusal::new(
+            Reason::DomainNotFound,
+            format!(
+                "no MailDomain claims {} any more, although none was deleted; mail is accepted as before until the administrator confirms that this is meant",
+                address.domain()
+            ),
+        )),
         None => Err(Refusal::new(
             Reason::DomainNotFound,
             format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::capacity::{self, Shares};
-use super::{ObjectId, Objects, Refusal, Rules, ServedDomain, Verdict, by_age, named};
+use super::{Object, ObjectId, Objects, Refusal, Rules, ServedDomain, Verdict, by_age, named};
 use crate::api::MailDomainSpec;
 use crate::api::address::is_domain;
 use crate::api::conditions::Reason;
@@ -44,7 +44,8 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
             };
             served.insert(spec.domain.clone(), domain);
         }
-        let verdict = Verdict { accepted: accepted.map(drop), resolved_refs: Ok(()), domain: None };
+        let accepted = accepted.map(drop).map_err(|refusal| and_that_it_is_held(refusal, id, object, rules));
+        let verdict = Verdict { accepted, resolved_refs: Ok(()), domain: None };
         verdicts.insert(id.clone(), verdict);
     }
     // Not decoded is not gone: what the record says goes on.
@@ -68,7 +69,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
             served.insert(
                 domain.clone(),
                 ServedDomain {
-                    state: DomainState::Draining,
+                    state: if record.held { DomainState::Serving } else { DomainState::Draining },
                     claim: None,
                     namespace: record.namespace.clone(),
                     spec: record.spec.clone(),
@@ -94,6 +95,22 @@ impl Rules<'_> {
     fn serves(&self, id: &ObjectId, spec: &MailDomainSpec) -> bool {
         self.owns(id, spec) && self.records.get(&spec.domain).is_some_and(Record::in_tables)
     }
+}
+
+/// Adds to a refusal that what was served stays.
+fn and_that_it_is_held(
+    mut refusal: Refusal,
+    id: &ObjectId,
+    object: &Object<MailDomainSpec>,
+    rules: Rules<'_>,
+) -> Refusal {
+    let record = object.spec.as_ref().ok().and_then(|spec| rules.records.get(&spec.domain));
+    if record.is_some_and(|record| record.held && record.namespace == id.namespace) {
+        refusal.message.push_str(
+            "; the domain is served as before, because too much would leave service at once, until the administrator confirms it",
+        );
+    }
+    refusal
 }
 
 /// Whether the administrator did not take the domain out of service.

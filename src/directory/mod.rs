@@ -2,6 +2,7 @@
 //! objects, the domain records and the configuration - never of the order of events.
 
 mod addresses;
+pub mod brake;
 mod capacity;
 mod custody;
 mod domains;

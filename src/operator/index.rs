@@ -12,6 +12,7 @@ use crate::api::address::Address;
 use crate::api::{
     MailAlias, MailAliasSpec, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus,
 };
+use crate::directory::brake::Asked;
 use crate::directory::{AliasSpec, Keeping, Object, ObjectId, Objects};
 use crate::records::Record;
 
@@ -81,6 +82,12 @@ pub struct Index {
     pub records: BTreeMap<String, Stored>,
     /// The cells' ConfigMaps by name: resource version, and a hash of each value.
     pub tables: BTreeMap<String, (u64, BTreeMap<String, String>)>,
+    /// What the administrator confirmed on one of these ConfigMaps, by its name.
+    pub confirmed: BTreeMap<String, String>,
+    /// The cells' ConfigMaps as they were found, until somebody takes them.
+    pub found: Option<BTreeMap<String, ConfigMap>>,
+    /// What was deleted and may still be served.
+    pub asked: Asked,
     /// Pods by cell.
     pub pods: BTreeMap<String, PodSeen>,
     /// A record that cannot be read: nothing may be concluded from its absence.
@@ -107,7 +114,7 @@ const CONFIG_MAPS: usize = 3;
 impl Index {
     /// An index of which nothing was seen yet, of the installation in `namespace`.
     pub fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), ..Self::default() }
+        Self { namespace: namespace.to_owned(), found: Some(BTreeMap::new()), ..Self::default() }
     }
 
     /// Whether all kinds and the records have listed: before that, what is missing may only be unseen.
@@ -173,7 +180,11 @@ impl Index {
             Event::InitApply(object) => {
                 let id = id(&object);
                 self.lists.listing[list].insert(id.clone());
-                apply(self, id, object);
+                let deleting = meta(&object).deletion_timestamp.is_some();
+                apply(self, id.clone(), object);
+                if deleting {
+                    self.note_asked(list, &id);
+                }
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.lists.listing[list]);
@@ -184,9 +195,40 @@ impl Index {
             }
             Event::Apply(object) => {
                 let id = id(&object);
-                apply(self, id, object);
+                let deleting = meta(&object).deletion_timestamp.is_some();
+                apply(self, id.clone(), object);
+                if deleting {
+                    self.note_asked(list, &id);
+                }
             }
-            Event::Delete(object) => drop(self, &id(&object)),
+            Event::Delete(object) => {
+                let id = id(&object);
+                self.note_asked(list, &id);
+                drop(self, &id);
+            }
+        }
+    }
+
+    /// Notes that an object is, or is about to be, deleted: what it declares may go.
+    fn note_asked(&mut self, list: usize, id: &ObjectId) {
+        match list {
+            DOMAINS => {
+                let spec = self.objects.domains.get(id).and_then(|object| object.spec.as_ref().ok());
+                let domain = spec.map(|spec| &spec.domain).or_else(|| self.objects.undecodable.get(id));
+                let stranger = |domain: &&String| {
+                    self.records.get(*domain).is_some_and(|stored| stored.record.namespace != id.namespace)
+                };
+                self.asked.domains.extend(domain.filter(|domain| !stranger(domain)).cloned());
+            }
+            MAILBOXES => {
+                let object = self.objects.mailboxes.get(id);
+                self.asked.addresses.extend(object.and_then(|object| object.spec.clone().ok()));
+            }
+            ALIASES => {
+                let spec = self.objects.aliases.get(id).and_then(|object| object.spec.as_ref().ok());
+                self.asked.addresses.extend(spec.map(|spec| spec.address.clone()));
+            }
+            _ => {}
         }
     }
 
@@ -322,13 +364,24 @@ impl Index {
                 }
             }
         } else if self.tables.get(&name).is_none_or(|(known, _)| *known <= version) {
-            self.tables.insert(name, (version, objects::content_hashes(&map)));
+            match objects::confirmed(&map) {
+                Some(what) => self.confirmed.insert(name.clone(), what),
+                None => self.confirmed.remove(&name),
+            };
+            self.tables.insert(name.clone(), (version, objects::content_hashes(&map)));
+            if let Some(found) = &mut self.found {
+                found.insert(name, map);
+            }
         }
     }
 
     fn drop_config_map(&mut self, id: &ObjectId) {
         self.unreadable_records.remove(&id.name);
         self.tables.remove(&id.name);
+        self.confirmed.remove(&id.name);
+        if let Some(found) = &mut self.found {
+            found.remove(&id.name);
+        }
         if let Some(domain) = objects::record_domain(&id.name) {
             self.records.remove(domain);
         }

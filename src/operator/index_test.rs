@@ -74,6 +74,45 @@ fn nothing_is_complete_before_every_list_and_readable_records() {
     assert!(index.complete());
 }
 
+/// What is not there any more was deleted only if that was seen.
+#[test]
+fn only_a_deletion_that_is_seen_was_asked_for() {
+    let mut index = Index::new("mail");
+    for kind in [Kind::Domain, Kind::Mailbox, Kind::Alias] {
+        index.see(seen(kind, 1, 1, How::Applied));
+        index.see(seen(kind, 2, 2, How::Applied));
+    }
+    index.see(Seen::Domain(Event::Init));
+    index.see(Seen::Mailbox(Event::Init));
+    index.see(seen(Kind::Domain, 2, 2, How::Listed));
+    index.see(seen(Kind::Mailbox, 2, 2, How::Listed));
+    index.see(Seen::Domain(Event::InitDone));
+    index.see(Seen::Mailbox(Event::InitDone));
+    assert_eq!((index.objects.domains.len(), index.objects.mailboxes.len()), (1, 1));
+    assert!(index.asked.domains.is_empty() && index.asked.addresses.is_empty());
+
+    index.see(seen(Kind::Domain, 2, 2, How::Deleted));
+    index.see(seen(Kind::Mailbox, 2, 2, How::Deleted));
+    index.see(seen(Kind::Alias, 2, 2, How::Deleted));
+    assert_eq!(index.asked.domains, ["d2.example".to_owned()].into());
+    let own = |text| Address::own(text).expect("valid");
+    assert_eq!(index.asked.addresses, [own("list@one.example"), own("m2@one.example")].into());
+
+    // A finalizer of somebody's keeps it for a while; and a stranger's MailDomain says nothing about the domain.
+    let deleting = |namespace: &str| {
+        let spec = serde_yaml::from_str("domain: example.org").expect("valid");
+        let mut metadata = meta(3, 1);
+        metadata.namespace = Some(namespace.to_owned());
+        metadata.deletion_timestamp = metadata.creation_timestamp.clone();
+        Seen::Domain(event(How::Applied, MailDomain { metadata, spec, status: None }))
+    };
+    index.apply_config_map(record("example.org", "5"));
+    index.see(deleting("other"));
+    assert!(!index.asked.domains.contains("example.org"));
+    index.see(deleting("mail"));
+    assert!(index.asked.domains.contains("example.org"));
+}
+
 /// One thing that happened to one object: what it then declares, or that it was deleted.
 type Change = (Kind, u8, Option<u8>);
 

@@ -24,6 +24,7 @@ described! {
     OBJECTS "vmail_objects" "gauge" ["kind", "reason"] "MailDomains, Mailboxes and MailAliases by the reason of their condition `Ready`."
     RECORDS "vmail_domain_records" "gauge" ["phase"] "Domain records by phase; all but `Serving` are on their way out."
     WITHDRAWING_SINCE "vmail_withdrawing_oldest_timestamp_seconds" "gauge" [] "Since when the oldest way out is under way that this process sees, as Unix time; 0 while there is none."
+    BRAKE_HELD "vmail_brake_held" "gauge" ["kind"] "Domains and addresses that would leave service although nothing was deleted, and are kept until the administrator confirms it."
     AGENT_UP "vmail_cell_agent_up" "gauge" ["cell"] "Whether the agent in the Postfix pod of a cell answers."
     CURRENT "vmail_cell_current" "gauge" ["cell"] "Whether the revision that the agent reports as live is the one that stands in the ConfigMaps."
     REJECTED "vmail_cell_rejected" "gauge" ["cell"] "Whether the agent refused the revision that stands in the ConfigMaps."
@@ -33,7 +34,7 @@ described! {
     LIVE_SECONDS "vmail_revision_live_seconds" "histogram" ["cell"] "From writing a revision to the ConfigMaps until its agent reports it as live and its domains as asked about."
     DNS_OPERATIONS "vmail_dns_operations_total" "counter" ["operation"] "Tasks in DNS that ended, good or bad: `publish` also for each check of what stands there, `withdraw`."
     DNS_ERRORS "vmail_dns_errors_total" "counter" ["operation", "reason"] "Those that failed, by the reason that the MailDomain is told."
-    API_WRITES "vmail_api_writes_total" "counter" ["what", "result"] "Writes to the API server: `record`, `tables`, `status`, `event`, `annotation`; result `ok`, `refused`, `timeout` or `not_held` (the Lease)."
+    API_WRITES "vmail_api_writes_total" "counter" ["what", "result"] "Writes to the API server: `record`, `tables`, `brake`, `status`, `event`, `annotation`; result `ok`, `refused`, `timeout` or `not_held` (the Lease)."
     EVENTS "vmail_events_total" "counter" ["result"] "Kubernetes Events, `recorded` or `dropped`."
 }
 
@@ -61,6 +62,7 @@ struct Inner {
     objects: Family<Labels, Gauge>,
     records: Family<Labels, Gauge>,
     withdrawing_since: Gauge,
+    brake_held: Family<Labels, Gauge>,
     agent_up: Family<Labels, Gauge>,
     current: Family<Labels, Gauge>,
     rejected: Family<Labels, Gauge>,
@@ -102,6 +104,7 @@ impl Default for Metrics {
             objects: OBJECTS.register(&mut registry, Family::default()),
             records: RECORDS.register(&mut registry, Family::default()),
             withdrawing_since: WITHDRAWING_SINCE.register(&mut registry, Gauge::default()),
+            brake_held: BRAKE_HELD.register(&mut registry, Family::default()),
             agent_up: AGENT_UP.register(&mut registry, Family::default()),
             current: CURRENT.register(&mut registry, Family::default()),
             rejected: REJECTED.register(&mut registry, Family::default()),
@@ -197,6 +200,14 @@ impl Metrics {
         self.0.withdrawing_since.set(oldest);
     }
 
+    /// How much the brake holds.
+    pub fn brake(&self, domains: usize, addresses: usize) {
+        let _together = self.0.together.lock().unwrap_or_else(PoisonError::into_inner);
+        for (kind, count) in [("domains", domains), ("addresses", addresses)] {
+            self.0.brake_held.get_or_create(&vec![("kind", kind.to_owned())]).set(number(count));
+        }
+    }
+
     /// The state of a cell.
     pub fn cell(&self, cell: &str, state: &CellState) {
         let _together = self.0.together.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,6 +291,7 @@ mod tests {
         metrics.records([("a.example", &Phase::Serving)].into_iter());
         let domains = (1, 0);
         metrics.cell("default", &CellState { up: true, current: true, rejected: false, domains });
+        metrics.brake(0, 1);
         metrics.tables(&[Fill { cell: "default".to_owned(), kind: "mailboxes", taken: 1, room: 100 }]);
         metrics.live_after("default", Duration::from_secs(1));
         metrics.dns("publish", Some("ProviderUnreachable"));

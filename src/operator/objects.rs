@@ -20,6 +20,8 @@ pub const POKE_ANNOTATION: &str = "vmail.dev/revision";
 pub const ABANDON_DNS_ANNOTATION: &str = "vmail.dev/abandon-dns";
 /// On a domain record: the domain is to be taken out of service, whoever declares it.
 pub const WITHDRAW_ANNOTATION: &str = "vmail.dev/withdraw";
+/// On the ConfigMap that tells what the brake holds: this, and nothing else, may go.
+pub const CONFIRM_ANNOTATION: &str = "vmail.dev/confirm";
 /// The key of a record's ConfigMap.
 pub const RECORD_KEY: &str = "record.yaml";
 
@@ -138,6 +140,30 @@ pub fn shard_config_maps(installation: &str, cell: &str) -> impl Iterator<Item =
 /// The names of all ConfigMaps that the tables of a cell can be in: the one for small ones, and those of the shards.
 pub fn table_config_maps(installation: &str, cell: &str) -> impl Iterator<Item = String> + use<> {
     [format!("{installation}-{cell}-{TABLES}")].into_iter().chain(shard_config_maps(installation, cell))
+}
+
+/// The name of the ConfigMap that tells what the brake holds. No ConfigMap of a cell ends so.
+pub fn brake_name(installation: &str) -> String {
+    format!("{installation}-brake")
+}
+
+/// The ConfigMap that tells what the brake holds: a sentence, how it is confirmed, and the names, one a line.
+pub fn brake_config_map(installation: &str, message: &str, confirm: &str, held: String) -> ConfigMap {
+    let data = [("message", message.to_owned()), ("confirm", confirm.to_owned()), ("held", held)];
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(brake_name(installation)),
+            labels: Some(labels(installation)),
+            ..ObjectMeta::default()
+        },
+        data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
+        ..ConfigMap::default()
+    }
+}
+
+/// What the administrator confirmed on a ConfigMap.
+pub fn confirmed(map: &ConfigMap) -> Option<String> {
+    map.metadata.annotations.as_ref()?.get(CONFIRM_ANNOTATION).cloned()
 }
 
 /// A hash of each value that a ConfigMap holds, by key.

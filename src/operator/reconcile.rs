@@ -32,6 +32,7 @@ use super::pauses::Pauses;
 use super::publish::{Desk, Found, Outcome, Publisher};
 use super::report_status::{StatusWriter, Written};
 use super::write::{WriteError, Writer};
+use brake::HeldBack;
 
 /// Writes of one pass that are under way at the same time.
 pub const WRITES_AT_ONCE: usize = 16;
@@ -40,6 +41,7 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// A record changes at most this often in one pass: its machine has fewer states.
 const STEPS: usize = 8;
 
+mod brake;
 mod dns;
 mod tables;
 
@@ -96,6 +98,7 @@ pub struct Reconciler {
     measured: Option<Instant>,
     complaint: String,
     limits: CellLimits,
+    held_back: HeldBack,
 }
 
 impl Reconciler {
@@ -125,6 +128,7 @@ impl Reconciler {
             measured: None,
             complaint: String::new(),
             limits: CellLimits::default(),
+            held_back: HeldBack::default(),
             config,
         }
     }
@@ -224,10 +228,13 @@ impl Reconciler {
     }
 
     async fn pass(&mut self) {
-        let directory = Arc::new(self.settle_records().await);
+        self.hold_domains();
+        let directory = self.settle_records().await;
+        let directory = self.hold_addresses(directory);
         for name in self.cells.keys().cloned().collect::<Vec<_>>() {
             self.write_tables(&name, &directory).await;
         }
+        self.tell_what_is_held().await;
         let reports = self.cells.iter().filter_map(|(name, cell)| Some((name.as_str(), cell.report()?)));
         self.limits.look(&directory.fill, reports);
         self.writer.metrics.tables(&directory.fill);

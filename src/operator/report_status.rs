@@ -79,6 +79,11 @@ impl StatusWriter {
         Self { writer, at_once, to, under_way: BTreeSet::new(), pauses: Pauses::default(), events }
     }
 
+    /// Where Events go.
+    pub fn events(&self) -> &EventRecorder {
+        &self.events
+    }
+
     /// Starts to write every status that says something else than what is to be said.
     pub fn report(
         &mut self,

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -149,27 +149,31 @@ impl Writer {
         }
     }
 
-    /// Writes one ConfigMap of a cell's revision.
-    pub async fn config_map(&self, cell: &str, map: &ConfigMap) -> Result<ConfigMap, WriteError> {
+    /// Writes a ConfigMap of the tables of a cell, or what `sort` says.
+    pub async fn config_map(&self, sort: &'static str, map: &ConfigMap) -> Result<ConfigMap, WriteError> {
         let name = map.metadata.name.as_deref().unwrap_or_default();
         let (api, params) = (self.config_maps(), PatchParams::apply(FIELD_MANAGER).force());
         // Serialized by its type, it names its kind and version.
-        self.write(
-            "tables",
-            format!("tables of cell {cell} ({name})"),
-            api.patch(name, &params, &Patch::Apply(map)),
-        )
-        .await
+        self.write(sort, format!("ConfigMap {name}"), api.patch(name, &params, &Patch::Apply(map))).await
     }
 
-    /// Removes a ConfigMap of a cell that its revision no longer needs.
-    pub async fn remove_config_map(&self, cell: &str, name: &str) -> Result<(), WriteError> {
+    /// Removes such a ConfigMap.
+    pub async fn remove_config_map(&self, sort: &'static str, name: &str) -> Result<(), WriteError> {
         let (api, params) = (self.config_maps(), DeleteParams::default());
-        let result =
-            self.write("tables", format!("tables of cell {cell} ({name})"), api.delete(name, &params)).await;
-        match result {
+        match self.write(sort, format!("ConfigMap {name}"), api.delete(name, &params)).await {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// A ConfigMap of this installation's, for Events about it.
+    pub fn reference(&self, config_map: &str) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("ConfigMap".to_owned()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(config_map.to_owned()),
+            ..ObjectReference::default()
         }
     }
 

@@ -4,6 +4,7 @@ mod custody;
 mod files;
 pub mod main_cf;
 pub mod shards;
+pub mod standing;
 pub mod tables;
 pub mod transport;
 

@@ -38,6 +38,9 @@ pub struct Record {
     /// in an annotation beside the record, and not in it.
     #[serde(skip)]
     pub withdraw: bool,
+    /// The brake holds the domain in service although no MailDomain claims it. Found anew in every pass.
+    #[serde(skip)]
+    pub held: bool,
 }
 
 /// What may stand in DNS.
@@ -95,6 +98,7 @@ impl Record {
             published: None,
             held_until: None,
             withdraw: false,
+            held: false,
         }
     }
 

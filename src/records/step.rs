@@ -84,6 +84,7 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
         return Some(next);
     }
     match &record.phase {
+        Phase::Serving if record.held => {}
         // Never published here, but mail may be queued.
         Phase::Serving if record.published.is_none() && record.spec.dns.managed => {
             next.phase = Phase::Draining { until: until(record, now) };
@@ -440,6 +441,15 @@ mod tests {
         let named = Absent { names_us: true, ..Absent::default() };
         assert_eq!(settle(&record, &facts(named), at(999)).expect("stays").phase, record.phase);
         assert_eq!(settle(&record, &facts(named), at(1000)).expect("stays").phase, Phase::Leaving);
+    }
+
+    #[test]
+    fn what_the_brake_holds_stays_in_service() {
+        let held = Record { held: true, ..published() };
+        assert_eq!(settle(&held, &Facts::default(), at(9)), Some(held.clone()));
+        let draining = Record { phase: Phase::Draining { until: at(0) }, ..held };
+        let facts = Facts { absent: Some(Absent::default()), queued: Some(0), ..Facts::default() };
+        assert_eq!(settle(&draining, &facts, at(9)).expect("stays").phase, Phase::Leaving);
     }
 
     #[test]

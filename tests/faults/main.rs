@@ -20,6 +20,7 @@ mod revision;
 mod server;
 
 mod answers;
+mod brake;
 mod draining;
 mod events;
 mod fault;

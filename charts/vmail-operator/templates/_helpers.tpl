@@ -91,6 +91,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
       "dns" $dns
       "postfix" (dict "messageSizeLimit" (int64 .Values.postfix.messageSizeLimit) "parameters" $parameters)
       "vanishedSeconds" (int64 .Values.vanishedSeconds)
+      "brake" (dict "share" (int64 .Values.brake.share) "minimum" (int64 .Values.brake.minimum))
     | toYaml -}}
 {{- end -}}
 

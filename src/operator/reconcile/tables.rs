@@ -73,7 +73,7 @@ impl Reconciler {
     async fn write_maps(&mut self, cell: &str, maps: Vec<&ConfigMap>) -> bool {
         let Some((last, first)) = maps.split_last() else { return true };
         for some in [first, std::slice::from_ref(last)] {
-            let writes = some.iter().map(|map| self.writer.config_map(cell, map));
+            let writes = some.iter().map(|map| self.writer.config_map("tables", map));
             let results: Vec<_> = iter(writes).buffer_unordered(WRITES_AT_ONCE).collect().await;
             let mut all = true;
             for result in results {
@@ -100,7 +100,7 @@ impl Reconciler {
             .filter(|name| self.index.tables.contains_key(name) && !used(name))
             .collect();
         for name in left {
-            match self.writer.remove_config_map(cell, &name).await {
+            match self.writer.remove_config_map("tables", &name).await {
                 Ok(()) => drop(self.index.tables.remove(&name)),
                 Err(error) => {
                     warn!(what = error.what(), "{error}");
@@ -113,7 +113,10 @@ impl Reconciler {
 }
 
 /// Whether a ConfigMap stands there with this content. A key that somebody added hurts nobody: the index does not list it.
-fn is_standing(tables: &BTreeMap<String, (u64, BTreeMap<String, String>)>, map: &ConfigMap) -> bool {
+pub(super) fn is_standing(
+    tables: &BTreeMap<String, (u64, BTreeMap<String, String>)>,
+    map: &ConfigMap,
+) -> bool {
     let name = map.metadata.name.as_deref().unwrap_or_default();
     let standing = |(key, hash), present: &BTreeMap<String, String>| present.get(&key) == Some(&hash);
     tables
