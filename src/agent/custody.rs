@@ -44,6 +44,7 @@ pub struct Custodian {
     left: BTreeMap<Left, Instant>,
     held: BTreeSet<Place>,
     next_admission: Instant,
+    next_tidying: Instant,
     kept: Kept,
 }
 
@@ -58,6 +59,7 @@ impl Custodian {
             left: BTreeMap::new(),
             held: BTreeSet::new(),
             next_admission: Instant::now(),
+            next_tidying: Instant::now() + Duration::from_secs(options.deletion_hold_seconds),
             kept: Kept::default(),
         }
     }
@@ -190,9 +192,13 @@ impl Custodian {
     ) -> Result<(), String> {
         let draining = live.domains.iter().filter(|line| line.state == DomainState::Draining);
         let draining: BTreeSet<String> = draining.map(|line| line.domain.clone()).collect();
+        let now = Instant::now();
+        if now >= self.next_tidying {
+            self.next_tidying = now + self.hold;
+            self.tidy(&custody, &draining).await?;
+        }
         let asked = custody.clone();
         let (left, confirmed) = self.ask(move |desk| desk.left(&asked, &draining)).await?;
-        let now = Instant::now();
         self.left.retain(|what, _| left.contains(what));
         for what in &left {
             self.left.entry(what.clone()).or_insert(now);
@@ -240,6 +246,21 @@ impl Custodian {
             self.ask(Desk::take_back_confirmation).await?;
         }
         Ok(())
+    }
+
+    /// Lets the ledger forget what was to stay where it is, and is not there: nobody could get it.
+    async fn tidy(&self, custody: &Custody, draining: &BTreeSet<String>) -> Result<(), String> {
+        let (asked, draining) = (custody.clone(), draining.clone());
+        let empty = self.ask(move |desk| desk.retained_nothing(&asked, &draining)).await?;
+        if empty.is_empty() {
+            return Ok(());
+        }
+        // What is delivered yet is its last owner's.
+        let Some(queued) = self.queued().await else { return Ok(()) };
+        let domains: BTreeSet<String> =
+            queued.iter().filter_map(|address| Some(address.split_once('@')?.1.to_owned())).collect();
+        let empty: Vec<Left> = empty.into_iter().filter(|left| !domains.contains(left.domain())).collect();
+        self.ask(move |desk| desk.forget_nothing(&empty)).await
     }
 
     /// Addresses with mail in the queue; none while that is not known.
@@ -422,6 +443,32 @@ impl Desk {
         Ok((left, volume.is_confirmed()))
     }
 
+    /// What the ledger remembers without need: nobody has it, it was to stay, and nothing is there.
+    fn retained_nothing(
+        &mut self,
+        custody: &Custody,
+        draining: &BTreeSet<String>,
+    ) -> Result<Vec<Left>, String> {
+        let (volume, ledger) = self.opened()?;
+        let retained = ledger.retained(custody, |domain| draining.contains(domain));
+        Ok(retained.into_iter().filter(|left| is_missing(volume, left)).collect())
+    }
+
+    /// Forgets what is still not there.
+    fn forget_nothing(&mut self, empty: &[Left]) -> Result<(), String> {
+        let (volume, ledger) = self.opened()?;
+        let mut forgotten = 0;
+        for left in empty.iter().filter(|left| is_missing(volume, left)) {
+            ledger.forget(left);
+            forgotten += 1;
+        }
+        if forgotten == 0 {
+            return Ok(());
+        }
+        tracing::info!(forgotten, "the ledger forgets what has neither an owner nor mail");
+        volume.write_ledger(&ledger.text()).map_err(|error| format!("the ledger cannot be written: {error}"))
+    }
+
     fn take_back_confirmation(&mut self) -> Result<(), String> {
         let (volume, _) = self.opened()?;
         volume.take_back_confirmation().map_err(|error| error.to_string())
@@ -516,6 +563,15 @@ fn move_rest(
     }
     volume.remove_domain(domain)?;
     Ok(moved)
+}
+
+/// Whether nothing is there; what cannot be looked at may be.
+fn is_missing(volume: &Volume, left: &Left) -> bool {
+    let holds = match left {
+        Left::Mailbox(place) => volume.holds(&place.domain, OsStr::new(&place.local)),
+        Left::Domain(domain) => volume.names(domain).map(|names| !names.is_empty()),
+    };
+    holds.is_ok_and(|holds| !holds)
 }
 
 fn place(domain: &str, name: &OsStr) -> Option<Place> {

@@ -125,7 +125,21 @@ impl Ledger {
         self.mailboxes.contains_key(place) || custody.claims(place)
     }
 
-    /// Forgets what was moved.
+    /// What nobody has any more and nobody claims, and whose last owner wanted it left where it is.
+    pub fn retained(&self, custody: &Custody, draining: impl Fn(&str) -> bool) -> Vec<Left> {
+        let retained = |policy| policy == DeletionPolicy::Retain;
+        let mailboxes = self.mailboxes.iter().filter(|(_, owner)| retained(owner.policy));
+        let mailboxes = mailboxes.filter(|(place, _)| !custody.claims(place));
+        let domains = self.domains.iter().filter(|(_, owner)| retained(owner.policy));
+        let domains = domains.filter(|(domain, _)| !custody.claims_domain(domain));
+        mailboxes
+            .map(|(place, _)| Left::Mailbox(place.clone()))
+            .chain(domains.map(|(domain, _)| Left::Domain(domain.clone())))
+            .filter(|left| !draining(left.domain()))
+            .collect()
+    }
+
+    /// Forgets what was moved, or is not there.
     pub fn forget(&mut self, left: &Left) {
         match left {
             Left::Mailbox(place) => drop(self.mailboxes.remove(place)),

@@ -125,6 +125,14 @@ impl Volume {
         })
     }
 
+    /// Whether anything has this name in the directory of a domain.
+    pub fn holds(&self, domain: &str, name: &OsStr) -> io::Result<bool> {
+        match child(&self.root, OsStr::new(domain))? {
+            Some(directory) => exists(&directory, name),
+            None => Ok(false),
+        }
+    }
+
     /// Moves what has this name in the directory of a domain, whatever it is; says whether there was anything.
     ///
     /// It is at `destination/time/domain/name` from then on, as it was, owners included.
