@@ -6,6 +6,8 @@
 //! | MailDomain | whatever `Ready` repeats | each step of the road: `Accepted`, `Programmed`, `Published`, `Ready` |
 //! | Mailbox, MailAlias | `Accepted` or `ResolvedRefs` | the same condition, when it holds again |
 //!
+//! | Postfix pod | a revision that its agent refused | the agent has the newest one after all |
+//!
 //! * **One cause, one Event.** Of what went wrong only the first counts, the one that `Ready` repeats and `kubectl
 //!   get` shows. Of several steps in one write only the furthest does.
 //! * **Waiting is no news** ([`Reason::WAITING`]): a tool may apply ten thousand Mailboxes before their MailDomain.
@@ -16,6 +18,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::conditions::{ACCEPTED, PROGRAMMED, PUBLISHED, READY, RESOLVED_REFS, Reason, STALLED};
+use crate::revision::Rejected;
 
 /// Longest note of an Event (`NoteLengthLimit` in the API server's validation), in bytes.
 const NOTE_LIMIT: usize = 1024;
@@ -46,6 +49,25 @@ pub fn address(old: &[Condition], new: &[Condition]) -> Vec<News> {
     let before = fault(old).filter(own);
     let mended = before.map(|fault| fault.type_.as_str()).filter(|kind| became_true(old, new, kind));
     news(mended, before, fault(new).filter(own), new)
+}
+
+/// What a Postfix pod tells when its agent refuses another revision than before, or none any more. Domains that are
+/// served stay as they are, so that a slip of the administrator's changes no user's status; this tells him.
+pub fn revision(before: Option<&Rejected>, now: Option<&Rejected>) -> Option<News> {
+    let what = |rejected: &Rejected| (rejected.revision.clone(), rejected.stage.clone());
+    if before.map(what) == now.map(what) {
+        return None;
+    }
+    let (type_, reason, message) = match now {
+        Some(rejected) => ("Warning", Reason::RevisionRejected, rejected.in_words()),
+        None => ("Normal", Reason::Programmed, "Postfix serves the newest configuration again".to_owned()),
+    };
+    Some(News {
+        type_,
+        action: PROGRAMMED.to_owned(),
+        reason: reason.as_str().to_owned(),
+        note: note(&message),
+    })
 }
 
 fn news(
@@ -252,6 +274,24 @@ mod tests {
         assert_eq!(life.alias(&dangling, &nobody), ["Warning ResolvedRefs TargetNotFound"]);
         assert_eq!(life.alias(&well(), &pending()), ["Normal ResolvedRefs ResolvedRefs"]);
         assert_eq!(life.alias(&well(), &Programmed::Yes), [""; 0]);
+    }
+
+    #[test]
+    fn a_pod_tells_what_was_refused_and_that_it_is_mended() {
+        let rejected = |revision: &str, message: &str| Rejected {
+            revision: revision.to_owned(),
+            stage: "Check".to_owned(),
+            message: message.to_owned(),
+        };
+        let (one, same, other) = (rejected("1", "many"), rejected("1", "many more"), rejected("2", "many"));
+        let told = |before, now| revision(before, now).map(|news| (news.type_, news.reason));
+        let warning = Some(("Warning", "RevisionRejected".to_owned()));
+        assert_eq!(told(None, None), None);
+        assert_eq!(told(None, Some(&one)), warning);
+        assert_eq!(told(Some(&one), Some(&same)), None, "the same with other words");
+        assert_eq!(told(Some(&one), Some(&other)), warning);
+        assert_eq!(told(Some(&other), None), Some(("Normal", "Programmed".to_owned())));
+        assert!(revision(None, Some(&one)).is_some_and(|news| news.note.contains("(Check)")));
     }
 
     #[test]

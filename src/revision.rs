@@ -163,6 +163,14 @@ pub struct Rejected {
     pub message: String,
 }
 
+impl Rejected {
+    /// What conditions and Events say of it.
+    pub fn in_words(&self) -> String {
+        let Self { stage, message, .. } = self;
+        format!("Postfix refused the new configuration ({stage}), the last good one stays: {message}")
+    }
+}
+
 /// The outcome of creating, renaming and removing a file below `/var/vmail` as 2000:2000.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

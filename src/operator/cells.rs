@@ -304,13 +304,7 @@ impl Cell {
         let wanted = self.wanted().unwrap_or_default();
         let rejected = self.report.as_ref().and_then(|report| report.rejected.as_ref());
         match rejected.filter(|rejected| rejected.revision == wanted) {
-            Some(rejected) => Programmed::AsBefore(
-                Reason::RevisionRejected,
-                format!(
-                    "Postfix refused the new configuration ({}), the last good one stays: {}",
-                    rejected.stage, rejected.message
-                ),
-            ),
+            Some(rejected) => Programmed::AsBefore(Reason::RevisionRejected, rejected.in_words()),
             None => {
                 Programmed::AsBefore(Reason::Pending, "the new tables are on their way to Postfix".to_owned())
             }

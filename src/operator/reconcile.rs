@@ -171,9 +171,12 @@ impl Reconciler {
             Message::Seen(seen) => self.index.see(*seen),
             Message::Agent(answer) => {
                 let Answer { cell: name, report } = *answer;
-                let cell = self.cells.get_mut(&name);
-                if let Some(time) = cell.and_then(|cell| cell.hear(report)) {
-                    self.writer.metrics.live_after(&name, time);
+                if let Some(cell) = self.cells.get_mut(&name) {
+                    let refused = cell.report().and_then(|report| report.rejected.clone());
+                    if let Some(time) = cell.hear(report) {
+                        self.writer.metrics.live_after(&name, time);
+                    }
+                    self.statuses.tell_of_revision(cell, refused.as_ref());
                 }
             }
             Message::Dns(outcome) => {

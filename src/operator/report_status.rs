@@ -18,6 +18,7 @@ use crate::api::{
 use crate::directory::{Directory, ObjectId, Refusal, Verdict};
 use crate::events::{self, News};
 use crate::postfix::tables::maildir;
+use crate::revision::Rejected;
 use crate::status::{self, Programmed, Publication};
 
 use super::cells::Cell;
@@ -82,6 +83,24 @@ impl StatusWriter {
     /// Where Events go.
     pub fn events(&self) -> &EventRecorder {
         &self.events
+    }
+
+    /// Tells on the pod of a cell what its agent refuses, where that is something else than `before`.
+    pub fn tell_of_revision(&self, cell: &Cell, before: Option<&Rejected>) {
+        let Some(report) = cell.report() else { return };
+        let Some(news) = events::revision(before, report.rejected.as_ref()) else { return };
+        if report.rejected.is_some() {
+            warn!(pod = cell.pod(), "{}", news.note);
+        }
+        let pod = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.writer.namespace().to_owned()),
+            name: Some(cell.pod().to_owned()),
+            uid: Some(report.pod_uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.events.record(&pod, vec![news]);
     }
 
     /// Starts to write every status that says something else than what is to be said.

@@ -212,6 +212,11 @@ impl Writer {
         self.write("event", what, api.create(&PostParams::default(), event)).await.map(drop)
     }
 
+    /// The namespace of the installation.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Tells this installation from others, where all of them write: `namespace/name`.
     pub fn instance(&self) -> String {
         format!("{}/{}", self.namespace, self.installation)

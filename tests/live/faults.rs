@@ -237,6 +237,13 @@ fn refused_parameter(world: &World) -> Result<(), String> {
         let said = world.cluster.condition("mail", "mailbox/waits", "Programmed")?;
         if said.starts_with("False RevisionRejected") { Ok(said) } else { Err(said) }
     });
+    // The administrator reads it on the pod.
+    let about = format!("--field-selector=involvedObject.name={POD},reason=RevisionRejected");
+    let events = ["get", "events", "-n", "mail", &about, "-o", "jsonpath={.items[*].message}"];
+    until("an Event says why", Duration::from_secs(60), || {
+        let said = world.cluster.kubectl(&events)?;
+        if said.contains("smtpd_client_connection_rate_limit = many") { Ok(said) } else { Err(said) }
+    })?;
     serves(world)?;
     world.release(&[])?;
     println!("         told: {}", told?);
