@@ -51,17 +51,34 @@ pub enum CommandError {
 /// A command with the environment that Postfix's own scripts expect, and nothing of ours.
 pub fn postfix_command(program: impl AsRef<Path>, config: &Path) -> Command {
     let mut command = Command::new(program.as_ref());
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    command.arg("-c").arg(config);
+    postfix_environment(&mut command).arg("-c").arg(config);
     command
+}
+
+/// The environment alone.
+pub fn postfix_environment(command: &mut Command) -> &mut Command {
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C")
 }
 
 /// Runs a command to its end; `program` is its name in errors. It is killed when the caller stops waiting.
 pub async fn run(mut command: Command, program: &str, limit: Duration) -> Result<Output, CommandError> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    match tokio::time::timeout(limit, command.output()).await {
+    command.stdout(Stdio::piped());
+    outcome(command, program, limit).await
+}
+
+/// As [`run`], without what it writes to standard output.
+pub async fn run_mute(mut command: Command, program: &str, limit: Duration) -> Result<Output, CommandError> {
+    command.stdout(Stdio::null());
+    outcome(command, program, limit).await
+}
+
+async fn outcome(mut command: Command, program: &str, limit: Duration) -> Result<Output, CommandError> {
+    command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let failed = |error| CommandError::Spawn { program: program.into(), error };
+    let child = command.spawn().map_err(failed)?;
+    match tokio::time::timeout(limit, child.wait_with_output()).await {
         Err(_) => Err(CommandError::TimedOut { program: program.into(), seconds: limit.as_secs() }),
-        Ok(Err(error)) => Err(CommandError::Spawn { program: program.into(), error }),
+        Ok(Err(error)) => Err(failed(error)),
         Ok(Ok(output)) => Ok(Output {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

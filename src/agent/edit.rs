@@ -62,6 +62,35 @@ pub fn has_probe_listener(master_cf: &str) -> bool {
     found
 }
 
+/// The program of each service in `master.cf`, with its arguments.
+pub fn services(master_cf: &str) -> Vec<(String, Vec<String>)> {
+    let service = |line: String| {
+        let mut words = line.split_whitespace().skip(7).map(str::to_owned);
+        Some((words.next()?, words.collect()))
+    };
+    logical_lines(master_cf).into_iter().filter_map(service).collect()
+}
+
+/// What `main.cf` sets, in its order.
+pub fn parameters(main_cf: &str) -> Vec<(String, String)> {
+    let parameter = |line: String| {
+        let (name, value) = line.split_once('=')?;
+        Some((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    logical_lines(main_cf).into_iter().filter_map(parameter).collect()
+}
+
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        match lines.last_mut().filter(|_| line.starts_with([' ', '\t'])) {
+            Some(last) => last.push_str(line),
+            None => lines.push(line.to_owned()),
+        }
+    }
+    lines
+}
+
 fn keep_logical_lines(text: &str, mut keep: impl FnMut(&str) -> bool) -> String {
     let mut result = String::with_capacity(text.len());
     let mut keeping = true;
@@ -92,6 +121,22 @@ mod tests {
     #[test]
     fn an_unfinished_last_line_does_not_swallow_what_is_set() {
         assert_eq!(set_parameters("a = 1", &[("b", "2".into())]), "a = 1\nb = 2\n");
+    }
+
+    #[test]
+    fn lines_are_read_as_postfix_reads_them() {
+        let text = "# about a\na = 1\n\n  2\n# b = 3\nc=\n";
+        assert_eq!(parameters(text), [("a".into(), "1  2".into()), ("c".into(), String::new())]);
+        let of = |name: &str| {
+            let services = services(&crate::postfix::main_cf::master_cf());
+            services
+                .into_iter()
+                .filter(|(program, _)| program == name)
+                .map(|(_, rest)| rest)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!((of("virtual"), of("smtpd").len(), of("smtp").len()), (vec![vec![]], 2, 3));
+        assert_eq!(of("smtpd")[1][..2], ["-o", "smtpd_soft_error_limit=100000"]);
     }
 
     #[test]

@@ -20,9 +20,6 @@ const COMPILE: Duration = Duration::from_secs(60);
 /// An age at which Postfix takes a file for finished.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// What `postfix check` may take on an empty queue.
-const CHECK: Duration = Duration::from_secs(60);
-
 /// Where the pod has what. These are its own, whatever a revision's `main.cf` says.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -63,7 +60,7 @@ impl Refusal {
     }
 }
 
-/// A revision that compiles and passes `postfix check`, beside the live one.
+/// The tables of a revision, compiled beside the live ones.
 #[derive(Debug)]
 pub struct Staged {
     routes: Vec<(PathBuf, PathBuf)>,
@@ -75,25 +72,46 @@ pub struct Staged {
     pub domains_changed: bool,
 }
 
-/// Compiles what differs between `live` and `next`, and checks the configuration if it differs.
+/// Whether a revision's `main.cf` or `master.cf` is another one than what is live.
+pub fn config_differs(live: Option<&Revision>, next: &Revision) -> bool {
+    ["main.cf", "master.cf"].iter().any(|name| live.is_none_or(|live| live.file(name) != next.file(name)))
+}
+
+/// Writes the configuration of a revision beside the live one, with a queue and a data directory of its own, which are
+/// not below the configuration, where all belongs to root.
+pub fn stage_configuration(
+    layout: &Layout,
+    next: &Revision,
+    own: Vec<(&'static str, String)>,
+) -> io::Result<Layout> {
+    let scratch = layout.config.with_extension("check");
+    let staged = Layout {
+        config: layout.config.join("staging"),
+        queue: scratch.join("queue"),
+        data: scratch.join("data"),
+        vmail: layout.vmail.clone(),
+    };
+    remove(&scratch)?;
+    remove(&staged.config)?;
+    make_directory(&staged.config)?;
+    write(&staged.config.join("main.cf"), &main_cf(&staged, next, own))?;
+    write(&staged.config.join("master.cf"), next.file("master.cf"))?;
+    Ok(staged)
+}
+
+/// Compiles what differs between `live` and `next`.
 pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) -> Result<Staged, Refusal> {
-    let staging = layout.config.join("staging");
     let failed = |error: io::Error| Refusal {
         passing: true,
-        ..Refusal::new("Compile", format!("{}: {error}", staging.display()))
+        ..Refusal::new("Compile", format!("{}: {error}", layout.config.join("staging").display()))
     };
-    remove(&staging).map_err(failed)?;
-    make_directory(&staging).map_err(failed)?;
-    write(&staging.join("main.cf"), &main_cf(layout, next, Vec::new(), &staging)).map_err(failed)?;
-    write(&staging.join("master.cf"), next.file("master.cf")).map_err(failed)?;
+    let staging = stage_configuration(layout, next, Vec::new()).map_err(failed)?.config;
 
-    let differs = |name: &str| live.is_none_or(|live| live.file(name) != next.file(name));
-    let config_changed = differs("main.cf") || differs("master.cf");
     let mut staged = Staged {
         routes: Vec::new(),
         adding: Vec::new(),
         removing: Vec::new(),
-        config_changed,
+        config_changed: config_differs(live, next),
         domains_changed: false,
     };
     let mut names: Vec<String> = next.tables().cloned().collect();
@@ -119,9 +137,6 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
     staged.removing.reverse();
     let all = staged.routes.iter().chain(&staged.adding).chain(&staged.removing);
     compile(&staging, all.map(|(source, _)| source)).await?;
-    if config_changed {
-        check(layout, &staging, next).await?;
-    }
     Ok(staged)
 }
 
@@ -142,29 +157,6 @@ async fn compile(staging: &Path, sources: impl Iterator<Item = &PathBuf>) -> Res
     }
     let message = if complaints.is_empty() { format!("postmap: {}", output.status) } else { complaints };
     Err(refusal(message))
-}
-
-/// Queue and data directories for checking; not below the configuration, where all belongs to root.
-fn scratch(layout: &Layout) -> PathBuf {
-    layout.config.with_extension("check")
-}
-
-/// `postfix check` against the staged files and a queue directory of their own.
-async fn check(layout: &Layout, staging: &Path, next: &Revision) -> Result<(), Refusal> {
-    if !edit::has_probe_listener(next.file("master.cf")) {
-        let probe = crate::postfix::main_cf::PROBE_LISTENER;
-        return Err(Refusal::new("Check", format!("master.cf has no listener {probe} for the proof")));
-    }
-    make_directory(&scratch(layout).join("queue")).map_err(|error| Refusal::new("Check", error))?;
-    let mut postfix = postfix_command("postfix", staging);
-    postfix.arg("check");
-    let output = run(postfix, "postfix check", CHECK).await.map_err(|e| Refusal::new("Check", e))?;
-    let complaints = complaints(&output.stderr);
-    if output.status.success() && complaints.is_empty() {
-        return Ok(());
-    }
-    let message = if complaints.is_empty() { output.stdout.trim().to_owned() } else { complaints };
-    Err(Refusal::new("Check", format!("postfix check: {message}")))
 }
 
 impl Staged {
@@ -208,18 +200,15 @@ pub fn configure(
     if listen == Listen::Private {
         master = edit::without_public_listeners(&master);
     }
-    replace(&layout.config.join("main.cf"), &main_cf(layout, revision, own, &layout.config))?;
+    replace(&layout.config.join("main.cf"), &main_cf(layout, revision, own))?;
     replace(&layout.config.join("master.cf"), &edit::mark_probe_listener(&master, mark))
 }
 
-/// `main.cf` with the pod's own directories; those of the queue are scratch while it is only checked.
-fn main_cf(layout: &Layout, revision: &Revision, own: Vec<(&'static str, String)>, config: &Path) -> String {
-    let live = config == layout.config;
-    let queue = if live { layout.queue.clone() } else { scratch(layout).join("queue") };
-    let data = if live { layout.data.clone() } else { scratch(layout).join("data") };
+/// `main.cf` with the pod's own directories.
+fn main_cf(layout: &Layout, revision: &Revision, own: Vec<(&'static str, String)>) -> String {
     let mut parameters = vec![
-        ("queue_directory", queue.display().to_string()),
-        ("data_directory", data.display().to_string()),
+        ("queue_directory", layout.queue.display().to_string()),
+        ("data_directory", layout.data.display().to_string()),
         ("virtual_mailbox_base", layout.vmail.display().to_string()),
     ];
     parameters.extend(own);

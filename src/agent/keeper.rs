@@ -17,7 +17,7 @@ use super::proof::{self, Asked, Judgement, Relay};
 use super::report::Pulse;
 use super::saved::Saved;
 use super::tls::Tls;
-use super::{AgentError, AgentOptions, edit, spool, tables};
+use super::{AgentError, AgentOptions, check, edit, spool, tables};
 use crate::postfix::main_cf::PROBE_LISTENER;
 use crate::revision::{DomainLine, DomainProof, DomainState, Index, Rejected, Report};
 
@@ -223,13 +223,14 @@ impl Keeper {
             return Ok(());
         }
         self.refused = None;
-        self.rejected = None;
+        self.rejected.take_if(|rejected| rejected.revision != revision.index.revision);
         let same = self.live.as_ref().is_some_and(|live| live.index == revision.index);
         let held = self.custodian.held().clone();
         self.was_mounted = true;
         let known = self.live.as_ref().or(self.fallback.as_ref());
         let revision = self.custodian.admit(revision, self.live.as_ref(), known).await;
         if same && held == *self.custodian.held() {
+            self.rejected = None;
             self.publish();
             return Ok(());
         }
@@ -255,7 +256,7 @@ impl Keeper {
     async fn install(&mut self, next: Revision) -> Result<(), AgentError> {
         let before = self.live.take();
         let started = Instant::now();
-        let result = match install::stage(&self.layout, before.as_ref(), &next).await {
+        let result = match self.stage(before.as_ref(), &next).await {
             Ok(staged) => match self.switch(before.as_ref(), &next, &staged).await {
                 Ok(()) => Ok(staged.config_changed),
                 Err(refusal) => {
@@ -287,6 +288,7 @@ impl Keeper {
             self.next_reprove = Instant::now() + REPROVE;
         }
         let revision = next.index.revision.clone();
+        self.rejected.take_if(|rejected| rejected.revision == revision);
         self.live = Some(next);
         self.fallback = None;
         self.unsaved = true;
@@ -297,12 +299,24 @@ impl Keeper {
         Ok(())
     }
 
+    async fn stage(&self, before: Option<&Revision>, next: &Revision) -> Result<install::Staged, Refusal> {
+        if install::config_differs(before, next) {
+            check::check(&self.layout, next, self.own_parameters()).await?;
+        }
+        install::stage(&self.layout, before, next).await
+    }
+
     fn refuse(&mut self, revision: &Revision, refusal: Refusal) {
         let Refusal { stage, message, passing } = refusal;
         let name = revision.index.revision.clone();
-        tracing::error!(revision = name, stage, "refused: {message}");
         self.refused = Some((revision.index.clone(), passing.then(|| Instant::now() + AGAIN)));
-        self.rejected = Some(Rejected { revision: name, stage: stage.into(), message });
+        let rejected =
+            Some(Rejected { revision: name.clone(), stage: stage.into(), message: message.clone() });
+        if self.rejected == rejected {
+            return;
+        }
+        tracing::error!(revision = name, stage, "refused: {message}");
+        self.rejected = rejected;
         self.metrics.rejected();
         self.publish();
     }
@@ -407,13 +421,18 @@ impl Keeper {
     fn configure(&mut self, revision: &Revision, listen: Listen) -> Result<String, Refusal> {
         self.generation += 1;
         let mark = format!("vmail-probe-{}", self.generation);
+        let written = install::configure(&self.layout, revision, self.own_parameters(), listen, &mark);
+        written.map_err(|error| Refusal { passing: true, ..Refusal::new("Start", error) })?;
+        Ok(mark)
+    }
+
+    /// Parameters that are not the revision's to say.
+    fn own_parameters(&self) -> Vec<(&'static str, String)> {
         let mut own = self.tls.parameters();
         if self.settling() {
             own.extend(edit::SETTLE.map(|(name, value)| (name, value.to_owned())));
         }
-        let written = install::configure(&self.layout, revision, own, listen, &mark);
-        written.map_err(|error| Refusal { passing: true, ..Refusal::new("Start", error) })?;
-        Ok(mark)
+        own
     }
 
     async fn wait_for(&self, mark: &str) -> Result<(), Refusal> {

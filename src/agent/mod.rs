@@ -1,7 +1,7 @@
 //! The supervisor of Postfix in its pod: install a revision, run Postfix, prove, report.
 //!
 //! The files of a revision come through a mounted volume ([`mounted`]). A new one is compiled beside the
-//! live one and renamed into place ([`install`], [`tables`]), Postfix is started or reloaded
+//! live one and renamed into place ([`install`], [`tables`]); a new configuration is shown to Postfix's programs first ([`check`]). Postfix is started or reloaded
 //! ([`postfix`]), and asked over SMTP whether it does as the revision says ([`proof`]). What fails as a
 //! whole is rolled back; [`keeper`] has the order of all this. Mail on disk that lost its owner is moved as its owner said
 //! ([`custody`], [`ledger`], [`volume`]). The operator reads the outcome over HTTP
@@ -21,6 +21,7 @@ use crate::http;
 use crate::postfix::main_cf;
 use crate::revision::{FORMAT, Report, Storage};
 
+pub mod check;
 pub mod command;
 pub mod custody;
 pub mod edit;
@@ -141,6 +142,9 @@ pub fn run_blocking(options: AgentOptions) -> Result<(), AgentError> {
 /// Runs the agent until SIGTERM or SIGINT; Postfix is stopped in any case.
 pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    // What a program of Postfix's has in memory when it crashes, such as mail and the key, stays off every volume.
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
+        .map_err(|error| AgentError::Process(error.into()))?;
     let mut signals = Signals::new().map_err(AgentError::Process)?;
     let (report, _) = watch::channel(Report {
         format: FORMAT,

@@ -4,7 +4,7 @@ use std::fs;
 
 use vmail_operator::revision::{INDEX_FILE, Index};
 
-use crate::pod::{Pod, Volumes, wait};
+use crate::pod::{Pod, Smtp, Volumes, meanwhile, wait};
 use crate::revision::{Wanted, mount_files};
 
 fn reloads(pod: &Pod) -> usize {
@@ -76,6 +76,68 @@ fn a_table_that_does_not_compile_is_refused_and_the_old_one_serves() {
     third.mount(&pod.volumes.revision());
     let report = pod.wait_for_revision(&third);
     assert_eq!(report.rejected, None);
+}
+
+/// One of each kind, and of each program that reads it. `postfix check` lets all of them pass.
+#[test]
+fn a_parameter_that_postfix_cannot_take_closes_no_port_and_is_named() {
+    let first = Wanted::one("example.org");
+    let pod = Pod::serving(&first);
+    let (before, mut asked) = (reloads(&pod), 0);
+    let probe = || {
+        let stream = pod.connect(25).expect("port 25 is open");
+        assert!(Smtp::greeted(stream).rcpt("you@example.org").starts_with("250 "));
+        asked += 1;
+    };
+    meanwhile(probe, || {
+        for (name, value, said) in [
+            ("smtpd_client_connection_rate_limit", "many", "smtpd: bad numerical configuration"),
+            ("smtpd_helo_required", "perhaps", "smtpd: bad boolean configuration"),
+            ("smtpd_timeout", "0", "smtpd: invalid "),
+            ("queue_run_delay", "-1", "bad time value or unit"),
+            ("transport_retry_time", "0", "qmgr: invalid "),
+            ("header_size_limit", "much", "bad numerical configuration"),
+            ("bounce_size_limit", "much", "bad numerical configuration"),
+            ("anvil_rate_time_unit", "0", "anvil: invalid "),
+            ("smtp_address_preference", "none", "smtp: bad "),
+            ("smtp_tls_security_level", "much", "smtp: Invalid TLS level"),
+            ("default_process_limit", "all", "master: cannot take"),
+            // Read when there is mail for the transport, and not before.
+            ("virtual_destination_concurrency_limit", "all", "qmgr: bad numerical configuration"),
+            ("smtp_destination_rate_delay", "-1", "qmgr: parameter "),
+        ] {
+            let second = first.clone().parameter(name, value);
+            second.mount(&pod.volumes.revision());
+            let rejected = pod.wait_for_rejection(&second).rejected.expect("a rejection");
+            assert_eq!(rejected.stage, "Check", "{name}: {}", rejected.message);
+            assert!(rejected.message.contains(said), "{name}: {}", rejected.message);
+            // Of a level of TLS, Postfix quotes the value alone.
+            let quoted = rejected.message.contains(name) || rejected.message.contains(value);
+            assert!(quoted, "{name}: {}", rejected.message);
+            first.mount(&pod.volumes.revision());
+            pod.wait_for_report("the old revision", |report| report.rejected.is_none());
+        }
+    });
+    assert_eq!(reloads(&pod), before);
+    assert!(asked > 20, "{asked}");
+    println!("asked {asked} times");
+}
+
+/// What is refused by a program is tried again, since it may have wanted for something else, and told once.
+#[test]
+fn what_is_refused_again_is_told_once() {
+    let first = Wanted::one("example.org");
+    let pod = Pod::serving(&first);
+    let second = first.parameter("smtpd_timeout", "0");
+    second.mount(&pod.volumes.revision());
+    pod.wait_for_rejection(&second);
+    let staged = "/run/vmail-operator/postfix/staging/main.cf";
+    let written = || pod.postfix(&["stat", "-c", "%Z %i", staged]);
+    for _ in 0..2 {
+        let before = written();
+        wait("another try", || (written() != before).then_some(()));
+    }
+    assert_eq!(pod.log().matches("refused: ").count(), 1);
 }
 
 /// `postfix check` lets a misspelt restriction pass, and smtpd(8) then answers 451 to everybody.
