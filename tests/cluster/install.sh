@@ -10,6 +10,7 @@ iptables                                iptables
 conntrack                               conntrack
 ethtool                                 ethtool
 socat                                   socat
+strace                                  strace
 ip                                      iproute2
 mount                                   mount
 nsenter                                 util-linux

@@ -20,6 +20,7 @@ mod floods;
 mod generated;
 mod import;
 mod install;
+mod killed;
 mod metrics;
 mod network;
 mod relay;

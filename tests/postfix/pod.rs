@@ -30,6 +30,7 @@ const CAPABILITIES: &str = "+chown,+dac_override,+fowner,+kill,+setuid,+setgid,+
 const SCRIPT: &str = r#"
 set -e
 ip link set lo up
+mount -t proc proc /proc
 mount -t tmpfs tmpfs "$SAND/mnt"
 cd "$SAND/mnt"
 mkdir upper work root
@@ -45,7 +46,7 @@ mount -t proc proc root/proc
 mount -t tmpfs tmpfs root/tmp
 mount -t tmpfs -o mode=2777,gid=2000 tmpfs root/run
 mount -o remount,ro root
-exec chroot root setpriv --bounding-set="-all,$CAPABILITIES" --inh-caps=-all --no-new-privs \
+exec $UNDER chroot root setpriv --bounding-set="-all,$CAPABILITIES" --inh-caps=-all --no-new-privs \
   /usr/local/bin/vmail-operator agent "$@"
 "#;
 
@@ -81,6 +82,43 @@ impl Volumes {
     /// Where the Secret with the certificate is mounted; not there unless a test makes it.
     pub fn tls(&self) -> PathBuf {
         self.sand.path().join("etc/tls")
+    }
+
+    /// The same once more.
+    pub fn copy(&self) -> Self {
+        let copy = Self::new();
+        for name in ["etc", "vmail", "spool"] {
+            let status = Command::new("cp")
+                .arg("-aT")
+                .args([self.sand.path().join(name), copy.sand.path().join(name)])
+                .status()
+                .unwrap();
+            assert!(status.success(), "{name}: {status}");
+        }
+        copy
+    }
+
+    /// How a path of the pod is called outside of its root, in its mount namespace.
+    pub fn seen_from_the_pod(&self, path: &str) -> PathBuf {
+        self.sand.path().join("mnt/root").join(path)
+    }
+
+    /// Where strace(1) writes to.
+    pub fn steps(&self) -> PathBuf {
+        self.sand.path().join("steps")
+    }
+
+    /// Whether strace(1) saw somebody killed.
+    pub fn saw_a_kill(&self) -> bool {
+        fs::read_to_string(self.steps()).is_ok_and(|steps| steps.contains("killed by SIGKILL"))
+    }
+
+    /// The system call that strace(1) saw last.
+    pub fn last_step(&self) -> String {
+        let steps = fs::read_to_string(self.steps()).unwrap_or_default();
+        let mut calls = steps.lines().filter(|line| line.contains('('));
+        let sand = self.sand.path().display().to_string() + "/mnt/root/";
+        calls.next_back().unwrap_or_default().replace(&sand, "")
     }
 
     /// What the pod wrote, also after its end.
@@ -120,6 +158,11 @@ impl Pod {
     }
 
     pub fn start(volumes: Volumes, arguments: &[&str]) -> Self {
+        Self::start_under("", volumes, arguments)
+    }
+
+    /// As [`Pod::start`], with the agent as the child of another program, given with its arguments.
+    pub fn start_under(program: &str, volumes: Volumes, arguments: &[&str]) -> Self {
         let log = File::options().create(true).append(true).open(volumes.log()).unwrap();
         let unshare = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SCRIPT, "sh"])
@@ -128,6 +171,7 @@ impl Pod {
             .env("ROOTFS", rootfs())
             .env("BINARY", env!("CARGO_BIN_EXE_vmail-operator"))
             .env("CAPABILITIES", CAPABILITIES)
+            .env("UNDER", program)
             .env("POD_UID", "uid-1")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())

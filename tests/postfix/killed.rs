@@ -1,0 +1,209 @@
+//! The agent killed in the middle of what it does with mail on disk: kill -9 at each of its steps on the volume, by
+//! strace(1), and a new pod after it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::pod::{Pod, Volumes, wait};
+use crate::revision::Wanted;
+
+/// What changes the volume. The rest of the agent's files are elsewhere.
+const STEPS: &str = "renameat,mkdirat,unlinkat,fsync";
+
+/// Where something lies in the trash at the beginning.
+const OLD: &str = ".trash/20200101T000000Z";
+
+const BEFORE: &str = "example.org mail Retain\nexample.com mail Archive\n\
+    you@example.org mail Retain 1\nkept@example.org mail Retain 2\nput@example.org mail Archive 3\n\
+    gone@example.org mail Delete 4\nmine@example.org mail Delete 5\n";
+
+/// One message for each, as path and content.
+const MAIL: [&str; 6] = [
+    "example.org/you",
+    "example.org/kept",
+    "example.org/put",
+    "example.org/gone",
+    "example.org/mine",
+    "example.com/stray",
+];
+
+fn before() -> Wanted {
+    let addresses = ["kept", "put", "gone", "mine"].map(|name| format!("{name}@example.org"));
+    let wanted = Wanted::one("example.org").bare_domain("example.com");
+    addresses.iter().fold(wanted, |wanted, address| wanted.mailbox(address)).custody(BEFORE)
+}
+
+/// Volumes as a pod leaves them that had [`before`], and mail.
+fn filled() -> Volumes {
+    let pod = Pod::with(&before());
+    pod.wait_for_revision(&before());
+    let (status, volumes) = pod.terminate();
+    assert!(status.success(), "{status}");
+    for place in MAIL {
+        let new = volumes.vmail().join(place).join("new");
+        fs::create_dir_all(&new).unwrap();
+        fs::write(new.join("1"), place).unwrap();
+    }
+    volumes
+}
+
+/// Every message on the volume: what it says, and where it is, without the time in the path.
+fn mail(vmail: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut look = vec![vmail.to_owned()];
+    while let Some(directory) = look.pop() {
+        // The agent may be moving things meanwhile.
+        for path in fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            match fs::read_to_string(&path) {
+                Ok(text) if MAIL.contains(&text.as_str()) => {
+                    let parts = path.strip_prefix(vmail).unwrap().iter().map(|part| part.to_string_lossy());
+                    let timeless: Vec<_> = parts.filter(|part| !part.starts_with("20")).collect();
+                    found.entry(text).or_default().push(timeless.join("/"));
+                }
+                Ok(_) => {}
+                Err(_) => look.push(path),
+            }
+        }
+    }
+    found
+}
+
+fn ledger(vmail: &Path) -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(vmail.join(".vmail/ledger.json")).unwrap()).unwrap()
+}
+
+/// What is true at every moment: nothing is there twice, nothing is lost, and what is another namespace's by the ledger
+/// is not there for it.
+fn nothing_is_lost(vmail: &Path, may_go: &[&str]) {
+    let mail = mail(vmail);
+    for place in MAIL {
+        let found = mail.get(place).cloned().unwrap_or_default();
+        assert!(found.len() == 1 || found.is_empty() && may_go.contains(&place), "{place}: {found:?}");
+        let (name, known) = (format!("{place}/new/1"), |path: &String| {
+            path.trim_start_matches(".archive/").trim_start_matches(".trash/") == format!("{place}/new/1")
+        });
+        // What is erased is taken apart first.
+        assert!(found.iter().all(known) || may_go.contains(&place), "{name}: {found:?}");
+    }
+    let owner = &ledger(vmail)["mailboxes"]["example.org/mine"]["namespace"];
+    let in_place = vmail.join("example.org/mine/new/1").exists();
+    assert!(!in_place || owner == "mail", "{owner} would get another's mail");
+}
+
+/// Kills the agent at one step after the other on the way from [`before`] to `after`, until none is left.
+fn at_each_step(
+    filled: &Volumes,
+    after: &Wanted,
+    may_go: &[&str],
+    end: &[(&str, &[&str])],
+    noted: fn(&serde_json::Value) -> bool,
+) {
+    let all = std::env::var("VMAIL_FAULTS").is_ok_and(|faults| faults == "all");
+    let arguments = ["--deletion-hold-seconds=0", "--trash-seconds=0"];
+    let ended = |vmail: &Path| {
+        let mail = mail(vmail);
+        let trash = fs::read_dir(vmail.join(".trash")).map(Iterator::count).unwrap_or_default();
+        let there = |(place, paths): &(&str, &[&str])| {
+            mail.get(*place).cloned().unwrap_or_default().iter().eq(paths.iter())
+        };
+        (trash == 0 && end.iter().all(there) && noted(&ledger(vmail))).then_some(())
+    };
+    let mut died = Vec::new();
+    for step in (1..).step_by(if all { 1 } else { 3 }) {
+        let volumes = filled.copy();
+        after.mount(&volumes.revision());
+        let vmail = volumes.seen_from_the_pod("var/vmail");
+        let watched: Vec<PathBuf> = ["", ".vmail", ".archive", ".trash", "example.org", "example.com", OLD]
+            .iter()
+            .map(|name| vmail.join(name))
+            .chain(
+                ["example.org", "example.org/old", "example.org/old/new"]
+                    .map(|name| vmail.join(OLD).join(name)),
+            )
+            .collect();
+        let mut strace = format!(
+            "strace -f -qq -y --seccomp-bpf -e trace={STEPS} -e inject={STEPS}:signal=KILL:when={step} -o {}",
+            volumes.steps().display()
+        );
+        for path in watched {
+            strace.push_str(&format!(" -P {}", path.display().to_string().trim_end_matches('/')));
+        }
+        let pod = Pod::start_under(&strace, volumes, &arguments);
+        let killed = wait("the agent's end, or that of its work", || {
+            if pod.volumes.saw_a_kill() { Some(true) } else { ended(&pod.volumes.vmail()).map(|()| false) }
+        });
+        let volumes = pod.crash();
+        nothing_is_lost(&volumes.vmail(), may_go);
+        if !killed {
+            break;
+        }
+        died.push(volumes.last_step());
+        let pod = Pod::start(volumes, &arguments);
+        pod.wait_for_revision(after);
+        wait("the end", || ended(&pod.volumes.vmail()));
+        let report = pod.wait_for_report("no trouble", |report| {
+            report.kept.trouble.is_empty() && report.kept.in_trash == 0 && report.kept.held_back.is_empty()
+        });
+        assert_eq!((report.kept.waiting, report.kept.brake.as_str()), (0, ""), "{:?}", died.last());
+        nothing_is_lost(&pod.volumes.vmail(), may_go);
+        let ledger = ledger(&pod.volumes.vmail());
+        for (place, paths) in end {
+            let kept = ledger["mailboxes"].get(place).is_some();
+            let in_place = paths.iter().any(|path| !path.starts_with('.')) || *place == "example.org/mine";
+            assert_eq!(kept, in_place && !place.starts_with("example.com"), "{place}: {ledger}");
+        }
+    }
+    println!("killed at {}:\n  {}", died.len(), died.join("\n  "));
+    assert!(died.len() >= 2, "{died:?}");
+}
+
+const KEPT: (&str, &[&str]) = ("example.org/kept", &["example.org/kept/new/1"]);
+const YOURS: (&str, &[&str]) = ("example.org/you", &["example.org/you/new/1"]);
+
+#[test]
+fn at_each_step_of_a_change_of_hands() {
+    let after = before().custody(&BEFORE.replace("mine@example.org mail", "mine@example.org shop"));
+    let mine: (&str, &[&str]) = ("example.org/mine", &[".archive/example.org/mine/new/1"]);
+    at_each_step(&filled(), &after, &[], &[YOURS, KEPT, mine], |ledger| {
+        ledger["mailboxes"]["example.org/mine"]["namespace"] == "shop"
+    });
+}
+
+#[test]
+fn at_each_step_of_following_policies() {
+    let mut after = before()
+        .custody("example.org mail Retain\nyou@example.org mail Retain 1\nmine@example.org mail Delete 5\n")
+        .without("virtual_mailbox_domains", "example.com ")
+        .without("domains", "example.com ");
+    for name in ["kept", "put", "gone"] {
+        after = after.without("virtual_mailbox_maps", &format!("{name}@"));
+    }
+    let end: [(&str, &[&str]); 5] = [
+        YOURS,
+        KEPT,
+        ("example.org/put", &[".archive/example.org/put/new/1"]),
+        ("example.org/gone", &[]),
+        ("example.com/stray", &[".archive/example.com/stray/new/1"]),
+    ];
+    at_each_step(&filled(), &after, &["example.org/gone"], &end, |ledger| {
+        let is = |kind: &str, name: &str| ledger[kind].get(name).is_some();
+        !is("mailboxes", "example.org/put")
+            && !is("mailboxes", "example.org/gone")
+            && !is("domains", "example.com")
+    });
+}
+
+#[test]
+fn at_each_step_of_erasing() {
+    let volumes = filled();
+    let old = volumes.vmail().join(OLD).join("example.org/old");
+    fs::create_dir_all(old.join("new")).unwrap();
+    for name in ["new/1", "new/2", "3"] {
+        fs::write(old.join(name), "old").unwrap();
+    }
+    for directory in [".trash", OLD, &format!("{OLD}/example.org")] {
+        crate::pod::set_mode(&volumes.vmail().join(directory), 0o700);
+    }
+    at_each_step(&volumes, &before(), &[], &[YOURS, KEPT], |_| true);
+}
