@@ -92,3 +92,44 @@ pub async fn serve(listener: TcpListener, health: Health) {
         .with_state(health);
     crate::http::serve(listener, app).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn there_is_nothing_but_health_and_counts() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Health::new(Metrics::default())));
+        for (request, code) in [
+            ("GET /livez", "200"),
+            ("GET /metrics", "200"),
+            ("GET /readyz", "503"),
+            ("POST /metrics", "405"),
+            ("DELETE /livez", "405"),
+            ("GET /", "404"),
+            ("GET /v1/status", "404"),
+            ("GET //metrics", "404"),
+            ("GET /Metrics", "404"),
+            ("GET /livez/../config", "404"),
+            ("GET /%6detrics", "404"),
+            ("GET /debug/pprof/", "404"),
+            ("GET /var/run/secrets", "404"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let text = format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n");
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer.split(' ').nth(1), Some(code), "{request}: {answer}");
+            let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+            assert!(code != "404" || body.is_empty(), "{request}: {answer}");
+        }
+    }
+}

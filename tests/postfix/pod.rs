@@ -79,6 +79,11 @@ impl Volumes {
         self.sand.path().join("vmail")
     }
 
+    /// The file with the token of the report.
+    pub fn token(&self) -> PathBuf {
+        self.sand.path().join("etc/token/token")
+    }
+
     /// Where the Secret with the certificate is mounted; not there unless a test makes it.
     pub fn tls(&self) -> PathBuf {
         self.sand.path().join("etc/tls")
