@@ -87,7 +87,7 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
         Phase::Serving if record.held => {}
         // Never published here, but mail may be queued.
         Phase::Serving if record.published.is_none() && record.spec.dns.managed => {
-            next.phase = Phase::Draining { until: until(record, now) };
+            next.phase = Phase::Draining { until: until(record, now, now) };
             next.held_until = None;
         }
         Phase::Serving => {
@@ -99,7 +99,8 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
         Phase::Withdrawing { since } => {
             let still_named = |absent: &Absent| absent.names_us && now < *since + limits.queue_deadline;
             if let Some(absent) = facts.absent.filter(|absent| !still_named(absent)) {
-                next.phase = Phase::Draining { until: until(record, drained(record, absent, limits, now)) };
+                let drained = drained(record, absent, limits, now);
+                next.phase = Phase::Draining { until: until(record, drained, now) };
                 next.published = None;
                 next.held_until = None;
             }
@@ -150,10 +151,10 @@ fn drained(record: &Record, absent: Absent, limits: Limits, now: Timestamp) -> T
     now + Duration::from_secs(seconds) + limits.drain_margin
 }
 
-/// When the drain ends, if it is not to end at once.
-fn until(record: &Record, drained: Timestamp) -> Timestamp {
+/// When the drain ends but for what is queued, which is waited for in either case.
+fn until(record: &Record, drained: Timestamp, now: Timestamp) -> Timestamp {
     match record.spec.withdrawal {
-        Withdrawal::Immediate => Timestamp::UNIX_EPOCH,
+        Withdrawal::Immediate => now,
         Withdrawal::WaitForTTL => record.held_until.map_or(drained, |held| held.max(drained)),
     }
 }
@@ -462,6 +463,21 @@ mod tests {
             ..Facts::default()
         };
         assert_eq!(settle(&record, &facts, at(5)).expect("stays").phase, Phase::Leaving);
+    }
+
+    /// But it waits for its queue, as long as any domain does.
+    #[test]
+    fn immediate_waits_for_what_is_queued() {
+        let mut record = published();
+        record.spec.withdrawal = Withdrawal::Immediate;
+        let facts = |queued| Facts { absent: Some(Absent::default()), queued, ..Facts::default() };
+        for queued in [None, Some(1)] {
+            let waiting = settle(&record, &facts(queued), at(2_000_000)).expect("stays");
+            assert_eq!(waiting.phase, Phase::Draining { until: at(2_000_000) });
+            let waiting = settle(&waiting, &facts(queued), at(2_000_999)).expect("stays");
+            assert_eq!(waiting.phase, Phase::Draining { until: at(2_000_000) });
+            assert_eq!(settle(&waiting, &facts(queued), at(2_001_000)).expect("stays").phase, Phase::Leaving);
+        }
     }
 
     #[test]
