@@ -140,6 +140,18 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
     Ok(staged)
 }
 
+/// Puts one table in place by itself, before the others.
+pub async fn put_table(layout: &Layout, name: &str, text: &str) -> Result<(), Refusal> {
+    let staging = layout.config.join("staging");
+    let failed = |error: io::Error| Refusal { passing: true, ..Refusal::new("Start", error) };
+    let directory = staging.join("before");
+    make_directory(&directory).map_err(failed)?;
+    let source = directory.join(name);
+    write(&source, text).map_err(failed)?;
+    compile(&staging, std::iter::once(&source)).await?;
+    put(&[(source, layout.config.join("tables").join(format!("{name}.cdb")))]).map_err(failed)
+}
+
 /// One `postmap` for all of them. It says what is wrong on standard error and exits with 0 nevertheless.
 async fn compile(staging: &Path, sources: impl Iterator<Item = &PathBuf>) -> Result<(), Refusal> {
     let sources: Vec<_> = sources.map(|source| format!("cdb:{}", source.display())).collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::closing::Closing;
 use super::custody::Custodian;
 use super::install::{self, Layout, Listen, Refusal};
 use super::metrics::Metrics;
@@ -256,8 +257,10 @@ impl Keeper {
     async fn install(&mut self, next: Revision) -> Result<(), AgentError> {
         let before = self.live.take();
         let started = Instant::now();
-        let result = match self.stage(before.as_ref(), &next).await {
-            Ok(staged) => match self.switch(before.as_ref(), &next, &staged).await {
+        let closing = before.as_ref().and_then(|before| Closing::of(before, &next));
+        let from = closing.as_ref().map(|closing| &closing.revision).or(before.as_ref());
+        let result = match self.stage(from, &next).await {
+            Ok(staged) => match self.close_and_switch(closing, before.as_ref(), &next, &staged).await {
                 Ok(()) => Ok(staged.config_changed),
                 Err(refusal) => {
                     self.roll_back(before.as_ref()).await?;
@@ -319,6 +322,23 @@ impl Keeper {
         self.rejected = rejected;
         self.metrics.rejected();
         self.publish();
+    }
+
+    /// Takes no more mail for what is delivered no more, waits for the rest of it, and then puts a staged revision into
+    /// place.
+    async fn close_and_switch(
+        &mut self,
+        closing: Option<Closing>,
+        before: Option<&Revision>,
+        next: &Revision,
+        staged: &install::Staged,
+    ) -> Result<(), Refusal> {
+        if let Some(closing) = closing {
+            let access = closing.revision.file(Closing::TABLE);
+            install::put_table(&self.layout, Closing::TABLE, access).await?;
+            closing.wait(&self.layout.config).await;
+        }
+        self.switch(before, next, staged).await
     }
 
     /// Puts a staged revision into place.

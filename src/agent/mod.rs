@@ -22,6 +22,7 @@ use crate::postfix::main_cf;
 use crate::revision::{FORMAT, Report, Storage};
 
 pub mod check;
+pub mod closing;
 pub mod command;
 pub mod custody;
 pub mod edit;

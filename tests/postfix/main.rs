@@ -14,6 +14,7 @@ mod trial;
 mod cells;
 mod changes;
 mod characters;
+mod closing;
 mod custody;
 mod delivery;
 mod floods;
