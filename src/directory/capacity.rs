@@ -104,8 +104,8 @@ pub fn domain(spec: &MailDomainSpec, namespace: &str, default_postmaster: &str) 
     let postmaster = spec
         .postmaster
         .as_deref()
-        .unwrap_or(default_postmaster)
-        .len()
+        .map_or(0, str::len)
+        .max(default_postmaster.len())
         .max("postmaster@".len() + spec.domain.len());
     let roles = spec.role_addresses.iter().map(|local| local.len() + spec.domain.len() + postmaster + 3);
     3 * spec.domain.len() + 120 + roles.sum::<usize>() + spec.domain.len() + namespace.len() + 10

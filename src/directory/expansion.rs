@@ -75,7 +75,18 @@ pub fn expand(
         }
     }
 
-    let (live, dead) = graph.live();
+    let (mut live, mut dead) = graph.live();
+    // postmaster@ is answered wherever an MX leads (RFC 5321 4.5.1), also when its Mailbox was deleted.
+    let declared = graph.ours.iter().filter_map(|domain| Address::role("postmaster", domain));
+    let mut replaced: BTreeSet<Address> =
+        implied.iter().map(|alias| alias.address.clone()).chain(declared).collect();
+    let default = Address::target(&config.postmaster);
+    replaced.retain(|address| {
+        dead.contains(address) && default.as_ref().is_some_and(|default| graph.replace(address, default))
+    });
+    if !replaced.is_empty() {
+        (live, dead) = graph.live();
+    }
     for mut candidate in objects {
         let kept = live.get(&candidate.spec.address);
         let missing: Vec<String> = candidate
@@ -91,7 +102,7 @@ pub fn expand(
         verdicts.insert(candidate.id, candidate.verdict);
     }
     for alias in implied {
-        if !live.contains_key(&alias.address) {
+        if !live.contains_key(&alias.address) || replaced.contains(&alias.address) {
             let refusal = alias.dangling();
             alias.complain(refusal, &mut unresolved);
         }
@@ -133,7 +144,7 @@ impl Implied {
             )
         } else {
             format!(
-                "mail for {address} goes to {target}, which is in a domain served here and has no Mailbox or MailAlias; create one, or set spec.postmaster"
+                "mail for {address} goes to {target}, which is in a domain served here and has no Mailbox or MailAlias; the postmaster of the installation gets it until you create one, or set spec.postmaster"
             )
         };
         Refusal::new(Reason::TargetNotFound, message)
@@ -229,6 +240,16 @@ impl Graph<'_> {
                 Err(refusal)
             }
         }
+    }
+
+    /// Lets mail for an alias that leads nowhere go to `target`, unless that leads back or to too much.
+    fn replace(&mut self, address: &Address, target: &Address) -> bool {
+        let before = self.edges.get(address).cloned();
+        let added = self.add(address, &BTreeSet::from([target.clone()]), || Ok(())).is_ok();
+        if let Some(targets) = before.filter(|_| !added) {
+            self.edges.insert(address.clone(), targets);
+        }
+        added
     }
 
     /// What the sizes of an alias and of those that lead to it become, or why it cannot be there.

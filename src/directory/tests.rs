@@ -460,7 +460,12 @@ fn role_addresses_go_where_the_postmaster_is() {
         assert_eq!(role(plain(), &format!("{local}@mail.example.test")), ["hostmaster@elsewhere.example"]);
     }
     let own = || Set::default().domain("a/1", "{domain: example.org, postmaster: chief@example.org}");
-    assert!(role(own(), "abuse@example.org").is_empty(), "nobody is behind it");
+    assert_eq!(role(own(), "abuse@example.org"), ["hostmaster@elsewhere.example"], "nobody is behind it");
+    assert!(own().compute().domain_verdicts[&id("a/1")].resolved_refs.is_err());
+    let dead = || plain().alias("a/2", "postmaster@example.org", &["gone@example.org"]);
+    assert_eq!(role(dead(), "postmaster@example.org"), ["hostmaster@elsewhere.example"]);
+    assert_eq!(role(dead(), "abuse@example.org"), ["hostmaster@elsewhere.example"]);
+    assert!(dead().compute().alias_verdicts[&id("a/2")].resolved_refs.is_err());
     assert_eq!(role(own().mailbox("a/2", "chief@example.org"), "abuse@example.org"), ["chief@example.org"]);
     let mailbox = || plain().mailbox("a/2", "postmaster@example.org");
     assert_eq!(role(mailbox(), "abuse@example.org"), ["postmaster@example.org"]);

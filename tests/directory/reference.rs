@@ -167,6 +167,17 @@ impl Reference {
                 self.implied.pop();
             }
         }
+        // Role addresses that lead nowhere, and postmaster@ even where somebody declared it.
+        let nowhere = |address: &String| !address.starts_with('@') && self.ends(address).is_empty();
+        let roles: Vec<bool> = self.implied.iter().map(|(address, _)| nowhere(address)).collect();
+        let postmaster = |address: &String| address.starts_with("postmaster@") && nowhere(address);
+        let declared: Vec<bool> = self.aliases.iter().map(|(_, address, _)| postmaster(address)).collect();
+        for ((_, target), _) in self.implied.iter_mut().zip(roles).filter(|(_, dead)| *dead) {
+            *target = DEFAULT_POSTMASTER.to_owned();
+        }
+        for ((_, _, targets), _) in self.aliases.iter_mut().zip(declared).filter(|(_, dead)| *dead) {
+            *targets = vec![DEFAULT_POSTMASTER.to_owned()];
+        }
     }
 
     fn is_ours(&self, domain: &str) -> bool {
