@@ -145,6 +145,7 @@ mod tests {
         let refusal = |reason| Refusal::new(reason, format!("because of {reason:?}"));
         Verdict {
             accepted: accepted.map_err(refusal),
+            warning: None,
             resolved_refs: resolved.map_err(refusal),
             domain: None,
         }

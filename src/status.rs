@@ -80,7 +80,7 @@ pub fn alias(old: &[Condition], verdict: &Verdict, programmed: &Programmed) -> V
 /// Whether the rules let an object in.
 pub fn accepted(verdict: &Verdict) -> Statement {
     match &verdict.accepted {
-        Ok(()) => Statement::yes(ACCEPTED, Reason::Accepted, ""),
+        Ok(()) => Statement::yes(ACCEPTED, Reason::Accepted, verdict.warning.clone().unwrap_or_default()),
         Err(refusal) => Statement::no(ACCEPTED, refusal.reason, refusal.message.clone()),
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     use crate::api::conditions::update;
 
     fn accepted() -> Verdict {
-        Verdict { accepted: Ok(()), resolved_refs: Ok(()), domain: None }
+        Verdict { accepted: Ok(()), warning: None, resolved_refs: Ok(()), domain: None }
     }
 
     fn stored(said: &[Statement]) -> Vec<Condition> {

@@ -229,9 +229,9 @@ fn verdict_in(domain: &ServedDomain, address: &Address) -> Verdict {
             ),
         )),
     };
-    Verdict { accepted, resolved_refs: Ok(()), domain: domain.claim.clone() }
+    Verdict { accepted, warning: None, resolved_refs: Ok(()), domain: domain.claim.clone() }
 }
 
 fn refused(refusal: Refusal) -> Verdict {
-    Verdict { accepted: Err(refusal), resolved_refs: Ok(()), domain: None }
+    Verdict { accepted: Err(refusal), warning: None, resolved_refs: Ok(()), domain: None }
 }

@@ -31,7 +31,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
             Ok(spec) => in_service(&spec.domain, rules)
                 .and_then(|()| permitted(id, spec, rules))
                 .and_then(|()| free(id, spec, rules, &served))
-                .and_then(|()| same_class(spec, rules))
+                .and_then(|()| same_tables(spec, rules))
                 .and_then(|()| fits(id, spec, rules, shares))
                 .map(|()| spec),
         };
@@ -44,8 +44,9 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
             };
             served.insert(spec.domain.clone(), domain);
         }
+        let warning = accepted.as_ref().ok().and_then(|spec| no_longer_permitted(id, spec, rules));
         let accepted = accepted.map(drop).map_err(|refusal| and_that_it_is_held(refusal, id, object, rules));
-        let verdict = Verdict { accepted, resolved_refs: Ok(()), domain: None };
+        let verdict = Verdict { accepted, warning, resolved_refs: Ok(()), domain: None };
         verdicts.insert(id.clone(), verdict);
     }
     // Not decoded is not gone: what the record says goes on.
@@ -145,21 +146,25 @@ fn free(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>, served: &Domains
     }
 }
 
-/// Whether no mail can be queued for the domain with another class, which only a deleted and re-created MailDomain can
-/// bring. Mail for a mailbox would bounce in an alias domain: its recipient was looked up when it came in
-/// (ADDRESS_CLASS_README, "The virtual alias domain class").
-fn same_class(spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(), Refusal> {
+/// Whether the domain stays in the tables that it is in. Another class or cell, which only a deleted and re-created
+/// MailDomain can bring, waits until it left them: mail queued for a mailbox would bounce in an alias domain, where its
+/// recipient is looked up no more (ADDRESS_CLASS_README, "The virtual alias domain class"), and from the old cell it
+/// would go where DNS says, while resolvers still lead senders there.
+fn same_tables(spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(), Refusal> {
     let record = rules.records.get(&spec.domain).filter(|record| record.in_tables());
-    match record.filter(|record| record.spec.class != spec.class) {
-        None => Ok(()),
-        Some(record) => {
-            let message = format!(
-                "{} is being withdrawn with class {:?}; it can be served with class {:?} as soon as that is done, so that no queued mail bounces",
-                spec.domain, record.spec.class, spec.class
-            );
-            Err(Refusal::new(Reason::Pending, message))
-        }
-    }
+    let Some(record) = record else { return Ok(()) };
+    let (before, after) = if record.spec.class != spec.class {
+        (format!("class {:?}", record.spec.class), format!("class {:?}", spec.class))
+    } else if record.spec.cell != spec.cell {
+        (format!("cell {:?}", record.spec.cell), format!("cell {:?}", spec.cell))
+    } else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} is being withdrawn with {before}; it can be served with {after} as soon as that is done, so that no queued mail bounces",
+        spec.domain
+    );
+    Err(Refusal::new(Reason::Pending, message))
 }
 
 fn fits(
@@ -213,6 +218,18 @@ fn permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(
         return Err(unmanaged(&id.namespace, domain));
     }
     Ok(())
+}
+
+/// What is said of a domain that is served although no rule permits it any more.
+fn no_longer_permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Option<String> {
+    let permits =
+        id.namespace == rules.namespace || rules.config.tenancy.permits(&id.namespace, &spec.domain);
+    (!permits).then(|| {
+        format!(
+            "the chart's value tenancy.rules no longer lets namespace {} claim {}; it is served until the MailDomain is deleted, and cannot be claimed again after that",
+            id.namespace, spec.domain
+        )
+    })
 }
 
 /// What is said of `spec.dns.managed: false` without the right to it.

@@ -47,6 +47,8 @@ impl Refusal {
 pub struct Verdict {
     /// Whether it was let in.
     pub accepted: Result<(), Refusal>,
+    /// What its owner should know although it was let in.
+    pub warning: Option<String>,
     /// Whether what it refers to exists.
     pub resolved_refs: Result<(), Refusal>,
     /// The MailDomain that it belongs to.

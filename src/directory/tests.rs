@@ -133,24 +133,34 @@ fn a_domain_on_its_way_out_stays_with_its_namespace() {
 }
 
 #[test]
-fn another_class_waits_until_the_domain_is_withdrawn() {
-    let set = Set::default().domain("a/1", "{domain: example.org, class: Alias}");
+fn another_class_or_cell_waits_until_the_domain_is_withdrawn() {
+    for other in ["class: Alias", "cell: second"] {
+        waits_until_the_domain_is_withdrawn(other);
+    }
+}
+
+fn waits_until_the_domain_is_withdrawn(other: &str) {
+    let set = Set::default().domain("a/1", &format!("{{domain: example.org, {other}}}"));
     let judge = |phase: Phase| {
         let spec = serde_yaml::from_str(ORG).expect("a spec");
         let record = Record { phase, ..Record::new("example.org", "a", spec) };
-        set.with_records(&BTreeMap::from([("example.org".to_owned(), record)]))
+        let records = BTreeMap::from([("example.org".to_owned(), record)]);
+        let mut config = config();
+        config.cells.insert("second".to_owned(), config.cells["default"].clone());
+        Directory::compute(&set.0, Rules { config: &config, namespace: "mail", records: &records })
     };
     for phase in [Phase::Serving, Phase::Draining { until: Timestamp::MAX }] {
         let directory = judge(phase);
         assert_eq!(reason(&directory.domain_verdicts, "a/1"), Some(Reason::Pending));
         let served = &directory.domains["example.org"];
         assert_eq!(
-            (&served.claim, served.spec.class),
-            (&None, DomainClass::Mailbox),
+            (&served.claim, served.spec.class, served.spec.cell.as_str()),
+            (&None, DomainClass::Mailbox, "default"),
             "queued mail is delivered"
         );
     }
-    assert_eq!(judge(Phase::Leaving).domains["example.org"].spec.class, DomainClass::Alias);
+    let served = &judge(Phase::Leaving).domains["example.org"];
+    assert!(served.spec.class == DomainClass::Alias || served.spec.cell == "second");
 }
 
 #[test]

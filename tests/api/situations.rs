@@ -54,6 +54,7 @@ impl Now {
     fn verdict(&self) -> Verdict {
         Verdict {
             accepted: self.accepted.map_err(refusal),
+            warning: None,
             resolved_refs: self.resolved_refs.map_err(refusal),
             domain: None,
         }
