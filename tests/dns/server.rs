@@ -140,6 +140,14 @@ impl Server {
         self.call(reqwest::Method::POST, "", zone).await;
     }
 
+    /// A zone of the test's own that has these RRsets from its first moment on.
+    pub async fn zone_with(&self, name: &str, rrsets: Vec<Value>) {
+        let zone = json!({
+            "name": format!("{name}."), "kind": "Native", "nameservers": ["ns.us.test."], "rrsets": rrsets,
+        });
+        self.call(reqwest::Method::POST, "", zone).await;
+    }
+
     /// A copy of a zone of another server's.
     pub async fn copy(&self, name: &str, primary: &Server) {
         let zone = json!({"name": format!("{name}."), "kind": "Slave", "masters": [primary.dns.to_string()]});

@@ -28,7 +28,9 @@ mod lanes;
 mod lists;
 mod proxy;
 mod scenarios;
+mod traffic;
 mod watch;
+mod ways;
 mod withdrawing;
 mod world;
 

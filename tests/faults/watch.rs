@@ -44,12 +44,7 @@ impl Watch {
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let to = seen.clone();
         let task = tokio::spawn(async move {
-            let mut config = NameServerConfig::udp_and_tcp(dns.ip());
-            config.connections.iter_mut().for_each(|connection| connection.port = dns.port());
-            let config = ResolverConfig::from_name_servers(vec![config]);
-            let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-            builder.options_mut().cache_size = 0;
-            let resolver = builder.build().expect("a resolver");
+            let resolver = resolver(dns);
             let mut silent: Option<Instant> = None;
             loop {
                 for domain in domains {
@@ -103,7 +98,17 @@ fn rcpt(pod: &Pod, address: &str) -> std::io::Result<String> {
     Ok(reply.trim_end().to_owned())
 }
 
-async fn names_us(resolver: &TokioResolver, domain: &str) -> bool {
+/// A resolver that remembers nothing.
+pub fn resolver(dns: std::net::SocketAddr) -> TokioResolver {
+    let mut config = NameServerConfig::udp_and_tcp(dns.ip());
+    config.connections.iter_mut().for_each(|connection| connection.port = dns.port());
+    let config = ResolverConfig::from_name_servers(vec![config]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    builder.options_mut().cache_size = 0;
+    builder.build().expect("a resolver")
+}
+
+pub async fn names_us(resolver: &TokioResolver, domain: &str) -> bool {
     let Ok(lookup) = resolver.lookup(format!("{domain}."), RecordType::MX).await else { return false };
     lookup.answers().iter().any(|record| match &record.data {
         RData::MX(mx) => mx.exchange.to_ascii().trim_end_matches('.') == HOST,

@@ -162,7 +162,7 @@ impl<'a> World<'a> {
         world
     }
 
-    fn client(&self) -> kube::Client {
+    pub fn client(&self) -> kube::Client {
         self.parts.api.client.clone()
     }
 
@@ -314,6 +314,10 @@ impl<'a> World<'a> {
 
     pub fn stop_operator(&self) {
         end(&self.operator);
+    }
+
+    pub fn pdns(&self) -> &Server {
+        &self.parts.pdns
     }
 
     pub fn dns(&self) -> std::net::SocketAddr {
