@@ -59,7 +59,7 @@ pub enum DnsError {
     },
     /// What is written to the zone would never be served.
     #[error(
-        "zone {zone} does not answer for {domain}: {at} is delegated out of it; write to the zone that it is delegated to (spec.dns.zone, or leave it out)"
+        "zone {zone} does not answer for {domain}: {at} is delegated out of it, or redirected by a DNAME; write to the zone that it is delegated to (spec.dns.zone, or leave it out)"
     )]
     ZoneDelegated {
         /// The zone that was to be written to.

@@ -78,7 +78,7 @@ pub struct Found {
     pub mx: FoundMx,
     /// The ownership record.
     pub owner: OwnerState,
-    /// The target of a CNAME at the name.
+    /// The target of a CNAME or DNAME at the name.
     pub cname: Option<String>,
     /// The wildcard that answers for the name today.
     pub wildcard: Option<String>,
@@ -143,7 +143,7 @@ fn holder<'a>(claim: &Claim<'_>, state: &'a OwnerState) -> Holder<'a> {
 /// With `adopt`, `Conflict` and `Shadowed` are `Write`. What another owner id holds is adopted only as long as nothing was
 /// published before: two that adopt would take the MX from each other for ever.
 ///
-/// A CNAME at the name is a `Conflict`, unless another row says `TakenOver`.
+/// A CNAME or DNAME at the name is a `Conflict`, unless another row says `TakenOver`.
 ///
 /// To withdraw (`wanted` is `None`):
 ///
@@ -168,7 +168,9 @@ fn publish(claim: &Claim<'_>, holder: &Holder<'_>, wanted: &Wanted, found: &Foun
         return Plan::TakenOver(format!("{standing}, written by instance \"{}\"", owner.instance));
     }
     if let Some(target) = &found.cname {
-        return Plan::Conflict(format!("CNAME \"{target}\", beside which no MX can stand"));
+        return Plan::Conflict(format!(
+            "CNAME or DNAME \"{target}\", beside which no MX and ownership record can stand"
+        ));
     }
     let equal = matches!(&found.mx, FoundMx::Set(mx) if *mx == wanted.mx);
     match holder {

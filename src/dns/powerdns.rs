@@ -42,6 +42,10 @@ pub struct Zone {
     kind: String,
     /// Of the SOA record.
     pub serial: u64,
+    #[serde(default)]
+    dnssec: bool,
+    #[serde(default)]
+    api_rectify: Option<bool>,
 }
 
 impl Zone {
@@ -63,6 +67,11 @@ impl Zone {
     /// Whether no secondary follows by zone transfer.
     pub fn is_native(&self) -> bool {
         self.kind.eq_ignore_ascii_case("Native")
+    }
+
+    /// Whether a change by the API leaves the names out of order that signed denials are made from.
+    pub fn is_left_unrectified(&self) -> bool {
+        self.dnssec && self.api_rectify == Some(false)
     }
 }
 
@@ -89,6 +98,21 @@ pub struct Record {
     /// Whether it is there without being served.
     #[serde(default)]
     pub disabled: bool,
+}
+
+/// What a search found.
+#[derive(Deserialize)]
+struct Hit {
+    object_type: String,
+    #[serde(default)]
+    zone: String,
+    name: String,
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default)]
+    content: String,
+    #[serde(default)]
+    disabled: bool,
 }
 
 /// A change of one RRset.
@@ -250,39 +274,41 @@ impl PowerDns {
     /// what they say of one name, and replace them all the same (measured with 4.7.3). A backend that cannot be searched
     /// has none to tell.
     pub async fn disabled_mx(&self, zone: &str, name: &str) -> Result<Vec<Record>, DnsError> {
-        #[derive(Deserialize)]
-        struct Hit {
-            object_type: String,
-            #[serde(default)]
-            zone: String,
-            name: String,
-            #[serde(default, rename = "type")]
-            kind: String,
-            #[serde(default)]
-            content: String,
-            #[serde(default)]
-            disabled: bool,
-        }
-        let mut url = self.server.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.push("search-data");
-        }
-        let query = [("q", name), ("object_type", "record"), ("max", "1000")];
-        let request = self.client.get(url).query(&query).timeout(self.timeout);
-        let hits = match self.read::<Vec<Hit>>(request, zone).await {
+        let hits = self.search(zone, name).await?.into_iter();
+        let found = hits.filter(|hit| {
+            hit.disabled && hit.kind == "MX" && dotted(&hit.name).eq_ignore_ascii_case(&dotted(name))
+        });
+        Ok(found.map(|hit| Record { content: hit.content, disabled: true }).collect())
+    }
+
+    /// Records of a zone whose name, or content, fits; `*` stands for any text.
+    async fn search(&self, zone: &str, text: &str) -> Result<Vec<Hit>, DnsError> {
+        let query = [("q", text), ("object_type", "record"), ("max", "1000")];
+        let request = self.ask(Method::GET, &["search-data"]).query(&query);
+        let mut hits = match self.read::<Vec<Hit>>(request, zone).await {
             Ok(hits) => hits,
             Err(Refusal::NotFound) => Vec::new(),
             Err(refusal) => return Err(self.unexpected(refusal, zone)),
         };
-        let same = |left: &str, right: &str| dotted(left).eq_ignore_ascii_case(&dotted(right));
-        let found = hits.into_iter().filter(|hit| {
-            hit.object_type == "record"
-                && hit.disabled
-                && hit.kind == "MX"
-                && same(&hit.name, name)
-                && same(&hit.zone, zone)
-        });
-        Ok(found.map(|hit| Record { content: hit.content, disabled: true }).collect())
+        let here = |hit: &Hit| dotted(&hit.zone).eq_ignore_ascii_case(&dotted(zone));
+        hits.retain(|hit| hit.object_type == "record" && here(hit));
+        Ok(hits)
+    }
+
+    /// Whether a record stands anywhere below a name. A backend that cannot be searched has none to tell.
+    pub async fn has_below(&self, zone: &str, name: &str) -> Result<bool, DnsError> {
+        let below = format!(".{}", dotted(name)).to_ascii_lowercase();
+        let hits = self.search(zone, &format!("*.{name}")).await?;
+        Ok(hits.iter().any(|hit| !hit.disabled && dotted(&hit.name).to_ascii_lowercase().ends_with(&below)))
+    }
+
+    /// Puts the names of a signed zone into the order that denials are made from.
+    pub async fn rectify(&self, zone: &str) -> Result<(), DnsError> {
+        let request = self.ask(Method::PUT, &["zones", &dotted(zone), "rectify"]);
+        match self.send(request, zone).await {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(self.unexpected(refusal, zone)),
+        }
     }
 
     /// To be held over a [`Self::patch`], and over what is to be checked right before it. Writers that
@@ -310,9 +336,16 @@ impl PowerDns {
     }
 
     fn request(&self, method: Method, zone: Option<&str>) -> RequestBuilder {
+        match zone {
+            Some(zone) => self.ask(method, &["zones", &dotted(zone)]),
+            None => self.ask(method, &[]),
+        }
+    }
+
+    fn ask(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.server.clone();
-        if let (Some(zone), Ok(mut segments)) = (zone, url.path_segments_mut()) {
-            segments.extend(["zones", &dotted(zone)]);
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(path);
         }
         self.client.request(method, url).timeout(self.timeout)
     }

@@ -148,14 +148,14 @@ pub async fn publish(
         ),
         Change::replace(&owner_name(domain), "TXT", request.mx.ttl, vec![owner.to_string()]),
     ];
-    write(pdns, &site, domain, &changes, guard).await?;
+    let unrectified = write(pdns, &site, domain, &changes, guard).await?;
 
     let after = look(pdns, &site, domain).await?;
     if after.mx != FoundMx::Set(request.mx.clone()) || after.owner != OwnerState::Known(owner) {
         return Err(no_effect(&site, domain, &after));
     }
     info!(domain, zone = site.name(), mx = %request.mx, instead_of = found.mx.describe(), "MX published");
-    Ok(published(true, site.serial_warning(pdns).await))
+    Ok(published(true, unrectified.or(site.serial_warning(pdns).await)))
 }
 
 /// Takes the domain's MX away, if it is ours.
@@ -188,7 +188,7 @@ pub async fn withdraw(
     };
     let lag_seconds = site.lag_seconds(pdns, domain).await?.max(recorded);
     let changes = [Change::delete(domain, "MX"), Change::delete(&owner_name(domain), "TXT")];
-    write(pdns, &site, domain, &changes, guard).await?;
+    let unrectified = write(pdns, &site, domain, &changes, guard).await?;
 
     let after = look(pdns, &site, domain).await?;
     let still_there = after.mx != FoundMx::None && after.mx == found.mx;
@@ -199,7 +199,7 @@ pub async fn withdraw(
         _ => None,
     };
     info!(domain, zone = site.name(), mx = found.mx.describe(), "MX withdrawn");
-    let warning = site.serial_warning(pdns).await;
+    let warning = unrectified.or(site.serial_warning(pdns).await);
     if let Some(warning) = &warning {
         // The object that could say so is gone.
         warn!(domain, "{warning}");
@@ -214,17 +214,18 @@ pub async fn withdraw(
     })
 }
 
-/// The one place where something is written.
+/// The one place where something is written. Gives what the administrator should know although it worked.
 async fn write(
     pdns: &PowerDns,
     site: &Site,
     domain: &str,
     changes: &[Change],
     guard: Guard<'_>,
-) -> Result<(), DnsError> {
+) -> Result<Option<String>, DnsError> {
     let _turn = pdns.turn_to_write().await;
     guard()?;
-    pdns.patch(site.name(), domain, changes).await
+    pdns.patch(site.name(), domain, changes).await?;
+    Ok(site.rectify(pdns).await)
 }
 
 /// What stands at the domain.
@@ -249,7 +250,10 @@ async fn look(pdns: &PowerDns, site: &Site, domain: &str) -> Result<Found, DnsEr
         };
         known.map_or_else(|| OwnerState::Foreign(zone::quote(&rrset.records)), OwnerState::Known)
     });
-    let cname = of_kind("CNAME").and_then(|rrset| rrset.records.first()).map(|record| record.content.clone());
+    let cname = of_kind("CNAME")
+        .or_else(|| of_kind("DNAME"))
+        .and_then(|rrset| rrset.records.first())
+        .map(|record| record.content.clone());
     let wildcard = if at_domain.is_empty() { site.wildcard(pdns, domain).await? } else { None };
     Ok(Found { mx, owner, cname, wildcard })
 }

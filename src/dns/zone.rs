@@ -39,8 +39,14 @@ pub(super) async fn for_publishing(
         });
     }
     site.check_kind(domain)?;
-    for name in ancestors(domain).take_while(|name| !name.eq_ignore_ascii_case(site.name())) {
-        if site.rrsets(pdns, domain, name).await?.iter().any(|rrset| rrset.kind == "NS") {
+    for name in ancestors(domain).take_while(|name| encloses(site.name(), name)) {
+        let is_apex = name.eq_ignore_ascii_case(site.name());
+        if is_apex && name == domain {
+            break;
+        }
+        // Nothing below a DNAME is served (RFC 6672 2.4).
+        let away = |kind: &str| (kind == "NS" && !is_apex) || (kind == "DNAME" && name != domain);
+        if site.rrsets(pdns, domain, name).await?.iter().any(|rrset| away(&rrset.kind)) {
             return Err(DnsError::ZoneDelegated {
                 zone: site.name().to_owned(),
                 domain: domain.to_owned(),
@@ -107,12 +113,17 @@ impl Site {
         }
     }
 
-    /// The wildcard that answers for a name at which nothing stands (RFC 4592): the one right below
-    /// the closest ancestor that exists.
+    /// The wildcard that answers for a name at which nothing stands: the one right below the closest ancestor that
+    /// exists (RFC 4592 3.3.1). A name with something below it exists, be it empty (2.2.2).
     pub(super) async fn wildcard(&self, pdns: &PowerDns, domain: &str) -> Result<Option<String>, DnsError> {
         for name in ancestors(domain).skip(1).take_while(|name| encloses(self.name(), name)) {
             let wildcard = format!("*.{name}");
             if !self.rrsets(pdns, domain, &wildcard).await?.is_empty() {
+                for closer in ancestors(domain).take_while(|closer| *closer != name) {
+                    if pdns.has_below(self.name(), closer).await? {
+                        return Ok(None);
+                    }
+                }
                 return Ok(Some(wildcard));
             }
             if !self.rrsets(pdns, domain, name).await?.is_empty() {
@@ -131,6 +142,20 @@ impl Site {
         let soa = apex.iter().find(|rrset| rrset.kind == "SOA").and_then(|rrset| rrset.records.first());
         soa.and_then(|soa| refresh_and_retry(&soa.content))
             .ok_or_else(|| self.not_writable(domain, "it has no readable SOA record".to_owned()))
+    }
+
+    /// After a write: puts a signed zone in order that PowerDNS does not put in order by itself. Says so when that fails.
+    pub(super) async fn rectify(&self, pdns: &PowerDns) -> Option<String> {
+        if !self.zone.is_left_unrectified() {
+            return None;
+        }
+        let error = pdns.rectify(self.name()).await.err()?;
+        Some(format!(
+            "zone {} is signed, its api_rectify is off, and it cannot be rectified ({error}), so that resolvers may deny what was \
+             written: run `pdnsutil rectify-zone {}`",
+            self.name(),
+            self.name()
+        ))
     }
 
     /// Says so when the serial is what it was before a write. What was written stands either way, so

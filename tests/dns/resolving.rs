@@ -12,16 +12,20 @@ use vmail_operator::dns::{Mx, MxHostResolver, MxSet};
 
 use super::server::server;
 
-/// The MX records that a sender gets.
-pub async fn ask_mx(server: SocketAddr, domain: &str) -> Option<MxSet> {
+/// Somebody who asks this server, and remembers nothing.
+fn resolver(server: SocketAddr) -> TokioResolver {
     let mut config = NameServerConfig::udp_and_tcp(server.ip());
     config.connections.iter_mut().for_each(|connection| connection.port = server.port());
     let resolver = TokioResolver::builder_with_config(
         ResolverConfig::from_name_servers(vec![config]),
         TokioRuntimeProvider::default(),
     );
-    let resolver = resolver.build().expect("resolver");
-    let lookup = match resolver.lookup(format!("{domain}."), RecordType::MX).await {
+    resolver.build().expect("resolver")
+}
+
+/// The MX records that a sender gets.
+pub async fn ask_mx(server: SocketAddr, domain: &str) -> Option<MxSet> {
+    let lookup = match resolver(server).lookup(format!("{domain}."), RecordType::MX).await {
         Ok(lookup) => lookup,
         Err(error) if error.is_no_records_found() => return None,
         Err(error) => panic!("{domain}: {error}"),
@@ -33,6 +37,15 @@ pub async fn ask_mx(server: SocketAddr, domain: &str) -> Option<MxSet> {
         }
     }
     Some(found)
+}
+
+/// The address that a name has.
+pub async fn ask_a(server: SocketAddr, name: &str) -> Option<String> {
+    match resolver(server).lookup(format!("{name}."), RecordType::A).await {
+        Ok(lookup) => lookup.answers().first().map(|record| record.data.to_string()),
+        Err(error) if error.is_no_records_found() => None,
+        Err(error) => panic!("{name}: {error}"),
+    }
 }
 
 #[tokio::test]

@@ -94,3 +94,25 @@ async fn signed_zones_stay_valid() {
         }
     }
 }
+
+/// A zone whose `api_rectify` is off: PowerDNS would go on denying what was just written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_zone_that_is_not_rectified_by_itself_is_rectified() {
+    let server = server_with("gsqlite3-dnssec=yes\ndnssec-key-cache-ttl=0\ndomain-metadata-cache-ttl=0");
+    let pdns = server.client();
+    for (zone, nsec3) in [("off.test", None), ("off3.test", Some("1 0 0 -"))] {
+        server.zone(zone, "Native").await;
+        server.put(zone, &format!("www.{zone}"), "A", 60, &["192.0.2.7"]).await;
+        server.pdnsutil(&["secure-zone", zone]);
+        if let Some(nsec3) = nsec3 {
+            server.pdnsutil(&["set-nsec3", zone, nsec3]);
+        }
+        server.pdnsutil(&["rectify-zone", zone]);
+        server.set_zone(zone, serde_json::json!({ "api_rectify": false })).await;
+        let domain = format!("a.deep.{zone}");
+        publish(&pdns, &wish(&domain), &go).await.expect("published");
+        all_valid(&server, zone, &domain, true);
+        withdraw(&pdns, &farewell(&domain), &go).await.expect("withdrawn");
+        all_valid(&server, zone, &domain, false);
+    }
+}

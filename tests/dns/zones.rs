@@ -3,7 +3,7 @@
 use vmail_operator::api::conditions::Reason;
 use vmail_operator::dns::{DnsError, publish};
 
-use super::resolving::ask_mx;
+use super::resolving::{ask_a, ask_mx};
 use super::server::{Server, server};
 use super::{go, wish};
 
@@ -98,6 +98,51 @@ async fn a_wildcard_that_answers_is_not_hidden() {
     for domain in ["own.wild.test", "a.own.wild.test", "wild.test"] {
         publish(&server.client(), &wish(domain), &go).await.expect(domain);
     }
+}
+
+/// A name with something below it exists, although nothing stands there itself (RFC 4592 2.2.2).
+#[tokio::test]
+async fn a_wildcard_is_not_for_names_that_exist() {
+    let server = server();
+    server.zone("ent.test", "Native").await;
+    server.put("ent.test", "*.ent.test", "A", 60, &["192.0.2.7"]).await;
+    server.put("ent.test", "www.a.ent.test", "A", 60, &["192.0.2.8"]).await;
+    server.put("ent.test", "www.other.test.ent.test", "A", 60, &["192.0.2.8"]).await;
+    for domain in ["a.ent.test", "b.a.ent.test"] {
+        assert_eq!(ask_a(server.dns, domain).await, None, "{domain}: the wildcard is not for it");
+        publish(&server.client(), &wish(domain), &go).await.expect(domain);
+        assert!(ask_mx(server.dns, domain).await.is_some(), "{domain}");
+    }
+    // Neither what only looks like it, nor what stands below in another zone, makes a name.
+    server.zone("c.ent.test", "Native").await;
+    server.put("ent.test", "xd.ent.test", "A", 60, &["192.0.2.8"]).await;
+    for domain in ["d.ent.test", "e.d.ent.test"] {
+        assert!(ask_a(server.dns, domain).await.is_some(), "{domain}: the wildcard answers");
+        assert_eq!(refused(&server, domain, None).await.reason(), Reason::WildcardShadowed, "{domain}");
+    }
+}
+
+/// RFC 6672 2.4: nothing stands below a DNAME.
+#[tokio::test]
+async fn a_dname_is_written_neither_beside_nor_below() {
+    let server = super::server::server_with("dname-processing=yes");
+    server.zone("dname.test", "Native").await;
+    server.put("dname.test", "moved.dname.test", "DNAME", 60, &["new.test."]).await;
+    server.zone("whole.test", "Native").await;
+    server.put("whole.test", "whole.test", "DNAME", 60, &["new.test."]).await;
+    for (zone, domain, reason) in [
+        ("dname.test", "moved.dname.test", Reason::RecordConflict),
+        ("dname.test", "a.moved.dname.test", Reason::ZoneDelegated),
+        ("dname.test", "b.a.moved.dname.test", Reason::ZoneDelegated),
+        ("whole.test", "whole.test", Reason::RecordConflict),
+        ("whole.test", "a.whole.test", Reason::ZoneDelegated),
+    ] {
+        let serial = server.serial(zone).await;
+        let error = refused(&server, domain, None).await;
+        assert!(error.reason() == reason && error.to_string().contains("DNAME"), "{domain}: {error}");
+        assert_eq!(server.serial(zone).await, serial, "{domain}");
+    }
+    publish(&server.client(), &wish("stays.dname.test"), &go).await.expect("not below it");
 }
 
 #[tokio::test]
