@@ -54,7 +54,8 @@ impl Custodian {
         Self {
             desk: Arc::new(Mutex::new(Desk::new(&options.vmail_dir))),
             config,
-            hold: Duration::from_secs(options.deletion_hold_seconds),
+            // What is missing may be on its way, for as long as the agent settles.
+            hold: Duration::from_secs(options.deletion_hold_seconds.max(options.settle_seconds)),
             retention: Duration::from_secs(options.trash_seconds),
             left: BTreeMap::new(),
             held: BTreeSet::new(),

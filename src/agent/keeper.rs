@@ -12,6 +12,7 @@ use super::closing::Closing;
 use super::custody::Custodian;
 use super::install::{self, Layout, Listen, Refusal};
 use super::metrics::Metrics;
+use super::missing;
 use super::mounted::{self, ReadError, Revision};
 use super::postfix::Postfix;
 use super::proof::{self, Asked, Judgement, Relay};
@@ -61,6 +62,9 @@ pub struct Keeper {
     complaint: String,
     proofs: BTreeMap<String, DomainProof>,
     settle: Settle,
+    settle_time: Duration,
+    /// Domains that the live revision has although it was mounted without them.
+    missing: BTreeSet<String>,
     tls: Tls,
     generation: u64,
     next_retry: Instant,
@@ -110,8 +114,9 @@ impl Keeper {
             Err(error) => tracing::info!("there is no last good revision: {error}"),
         }
         let fallback = fallback.ok();
-        let settle = match (&fallback, options.settle_seconds) {
-            (None, seconds) if seconds > 0 => Settle::Pending(Duration::from_secs(seconds)),
+        let settle_time = Duration::from_secs(options.settle_seconds);
+        let settle = match &fallback {
+            None if !settle_time.is_zero() => Settle::Pending(settle_time),
             _ => Settle::Over,
         };
         let config = |r: &Revision| (r.file("main.cf").to_owned(), r.file("master.cf").to_owned());
@@ -133,6 +138,8 @@ impl Keeper {
             complaint: String::new(),
             proofs: BTreeMap::new(),
             settle,
+            settle_time,
+            missing: BTreeSet::new(),
             tls,
             generation: 0,
             next_retry: now,
@@ -228,14 +235,54 @@ impl Keeper {
         let same = self.live.as_ref().is_some_and(|live| live.index == revision.index);
         let held = self.custodian.held().clone();
         self.was_mounted = true;
+        let before = self.missing.clone();
+        let revision = self.keep_missing(revision).await?;
         let known = self.live.as_ref().or(self.fallback.as_ref());
         let revision = self.custodian.admit(revision, self.live.as_ref(), known).await;
-        if same && held == *self.custodian.held() {
+        if same && held == *self.custodian.held() && before == self.missing {
             self.rejected = None;
             self.publish();
             return Ok(());
         }
         self.install(revision).await
+    }
+
+    /// Begins to settle when a revision lacks what nobody said would go, and serves such domains on meanwhile.
+    async fn keep_missing(&mut self, next: Revision) -> Result<Revision, AgentError> {
+        let Some(known) =
+            self.live.as_ref().or(self.fallback.as_ref()).filter(|_| !self.settle_time.is_zero())
+        else {
+            return Ok(next);
+        };
+        let mut missing = missing::missing(known, &next);
+        if self.settle == Settle::Over {
+            // They had their time.
+            missing.domains.retain(|domain| !self.missing.contains(domain));
+        }
+        let kept = missing::keep(next, known, &missing.domains);
+        let begins = missing.addresses + missing.back > 0
+            || missing.domains.iter().any(|domain| !self.missing.contains(domain));
+        if begins {
+            tracing::warn!(
+                revision = kept.index.revision,
+                domains = ?missing.domains,
+                addresses = missing.addresses,
+                back = missing.back,
+                "the new tables lack what nobody withdrew, or may lack mailboxes of a domain that is back: for {} s unknown recipients are asked to come again, and missing domains are served as before",
+                self.settle_time.as_secs()
+            );
+            let was_over = self.settle == Settle::Over;
+            self.settle = Settle::Pending(self.settle_time);
+            if let Some(live) = self.live.clone() {
+                self.settle = Settle::Until(Instant::now() + self.settle_time);
+                if was_over {
+                    let done = self.reload(&live, Listen::Public).await;
+                    done.map_err(|refusal| AgentError::RollBack(refusal.message))?;
+                }
+            }
+        }
+        self.missing = missing.domains;
+        Ok(kept)
     }
 
     /// A volume in the middle of an update is the normal case; it is said once.
@@ -528,6 +575,10 @@ impl Keeper {
             let done = self.reload(&live, Listen::Public).await;
             done.map_err(|refusal| AgentError::RollBack(refusal.message))?;
             reprove = true;
+            if !self.missing.is_empty() {
+                // What is still missing goes with what is mounted.
+                self.seen.clear();
+            }
         }
         if reprove {
             self.next_reprove = now + REPROVE;
@@ -561,8 +612,10 @@ impl Keeper {
     }
 
     fn save(&mut self) {
-        // A revision without the mailboxes that are held back is not what its index says.
-        if let Some(live) = self.live.as_ref().filter(|_| self.unsaved && self.custodian.held().is_empty()) {
+        // A revision without the mailboxes that are held back, or with domains that were missing, is not what its index
+        // says. And a pod that starts anew while much may be missing has to know what it served.
+        let whole = self.custodian.held().is_empty() && self.missing.is_empty() && !self.settling();
+        if let Some(live) = self.live.as_ref().filter(|_| self.unsaved && whole) {
             match self.saved.save(live) {
                 Ok(()) => self.unsaved = false,
                 Err(error) => tracing::warn!("the last good revision cannot be saved on the spool: {error}"),

@@ -32,6 +32,7 @@ pub mod keeper;
 pub mod ledger;
 pub mod maillog;
 pub mod metrics;
+pub mod missing;
 pub mod mounted;
 pub mod postfix;
 pub mod proof;
@@ -91,8 +92,8 @@ pub struct AgentOptions {
     /// UID of this pod, for the report.
     #[arg(long, env = "POD_UID", default_value = "")]
     pub pod_uid: String,
-    /// On a spool volume without a last good revision: seconds for which unknown destinations and
-    /// recipients get a temporary answer.
+    /// On a spool volume without a last good revision, or when a revision lacks what nobody withdrew: seconds for which
+    /// unknown destinations and recipients get a temporary answer.
     #[arg(long, env = "VMAIL_SETTLE_SECONDS", default_value_t = 0)]
     pub settle_seconds: u64,
     /// Seconds for which mail must have no owner before its deletion policy is followed.

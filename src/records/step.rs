@@ -109,7 +109,7 @@ pub fn step(record: &Record, facts: &Facts<'_>, limits: Limits, now: Timestamp) 
             let named = |absent: &Absent| absent.names_us && now < *due + limits.queue_deadline;
             if let Some(absent) = facts.absent.filter(|absent| !named(absent)) {
                 // A late write of a dead leader: resolvers hold it from now on.
-                let again = until(record, drained(record, absent, limits, now));
+                let again = until(record, drained(record, absent, limits, now), now);
                 next.phase = match absent.removed && again > now {
                     true => Phase::Draining { until: again },
                     false => Phase::Leaving,

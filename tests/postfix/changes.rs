@@ -290,3 +290,44 @@ fn a_cell_without_a_past_refuses_for_now_only() {
     wait("the end of the settling", || pod.rcpt("nobody@example.org").starts_with("550 ").then_some(()));
     wait("the end of the settling", || pod.rcpt("you@example.com").starts_with("554 ").then_some(()));
 }
+
+/// Restored with its volumes: what the first tables lack may only not have come in yet.
+#[test]
+fn what_nobody_withdrew_is_not_refused_at_once() {
+    let before = Wanted::one("example.org").mailbox("me@example.org").domain("example.net");
+    let before = before.mailbox("you@example.net").domain("example.com").draining("example.com");
+    let pod = Pod::serving(&before);
+    fs::write(pod.volumes.vmail().join("example.net"), "").expect("writes");
+    pod.smtp().send("you@example.net", "queued");
+    let (_, lost) = pod.terminate();
+    let volumes = lost.copy();
+    fs::remove_file(volumes.vmail().join("example.net")).expect("removes");
+
+    let after = Wanted::one("example.org");
+    after.mount(&volumes.revision());
+    let settle = ["--settle-seconds=20"];
+    let check = |pod: &Pod| {
+        pod.wait_for_revision(&after);
+        assert!(pod.rcpt("you@example.net").starts_with("250 "), "served on");
+        assert!(pod.rcpt("nobody@example.net").starts_with("450 "));
+        assert!(pod.rcpt("me@example.org").starts_with("450 "));
+        assert!(pod.rcpt("you@example.com").starts_with("454 "), "it drained before");
+    };
+    let pod = Pod::start(volumes, &settle);
+    check(&pod);
+    pod.postfix(&["postqueue", "-f"]);
+    let new = pod.volumes.vmail().join("example.net/you/new");
+    wait("the queued mail", || fs::read_dir(&new).ok()?.next()?.ok());
+    // The next pod knows what was served before all that.
+    let pod = Pod::start(pod.crash(), &settle);
+    check(&pod);
+    let more = after.mailbox("me@example.org");
+    more.mount(&pod.volumes.revision());
+    pod.wait_for_revision(&more);
+    assert!(pod.rcpt("me@example.org").starts_with("250 "));
+
+    wait("the end", || pod.rcpt("you@example.net").starts_with("554 ").then_some(()));
+    assert!(pod.rcpt("nobody@example.org").starts_with("550 "));
+    let saved = pod.volumes.spool().join("last-good/current/index.json");
+    wait("the saved revision", || fs::read_to_string(&saved).ok()?.contains(&more.revision()).then_some(()));
+}

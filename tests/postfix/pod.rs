@@ -71,6 +71,23 @@ impl Volumes {
         Self { sand }
     }
 
+    /// New ones, with a copy of what is on the two volumes.
+    pub fn copy(&self) -> Self {
+        let copy = Self::new();
+        for name in ["vmail", "spool"] {
+            let to = copy.sand.path().join(name);
+            fs::remove_dir(&to).unwrap();
+            let copied = Command::new("cp").arg("-a").args([&self.sand.path().join(name), &to]).status();
+            assert!(copied.as_ref().is_ok_and(ExitStatus::success), "{name}: {copied:?}");
+        }
+        copy
+    }
+
+    /// The volume with the queue and the last good revision.
+    pub fn spool(&self) -> PathBuf {
+        self.sand.path().join("spool")
+    }
+
     pub fn revision(&self) -> PathBuf {
         self.sand.path().join("etc/revision")
     }
