@@ -54,6 +54,9 @@ pub struct Stored {
     pub resource_version: String,
     /// An administrator gave up the DNS server (`vmail.dev/abandon-dns`).
     pub abandon_dns: bool,
+    /// What of it this version does not understand, if anything: the domain then stays as it is, in the tables, in DNS
+    /// and in the record.
+    pub unknown: Option<String>,
 }
 
 /// The pod of a cell.
@@ -352,6 +355,12 @@ impl Index {
             }
             match objects::read_record(&map) {
                 Ok(stored) => {
+                    if let Some(unknown) = &stored.unknown {
+                        warn!(
+                            config_map = name,
+                            "the domain record was written by a newer version ({unknown}); {domain} stays as it is until the operator is upgraded again"
+                        );
+                    }
                     self.unreadable_records.remove(&name);
                     self.records.insert(domain.to_owned(), stored);
                 }

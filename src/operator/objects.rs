@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::ObjectMeta;
 
 use crate::postfix::shards::{self, Packed, SHARDS};
-use crate::records::Record;
+use crate::records::{Phase, Record};
 use crate::revision::{INDEX_FILE, content_hash};
 
 use super::index::Stored;
@@ -82,11 +82,12 @@ pub fn record_config_map(
     })
 }
 
-/// Reads a record back.
+/// Reads a record back. One that a newer version wrote is read as far as it is understood, if that tells whose the
+/// domain is and what it is served as.
 pub fn read_record(map: &ConfigMap) -> Result<Stored, String> {
     let data = map.data.as_ref().and_then(|data| data.get(RECORD_KEY));
     let text = data.ok_or_else(|| format!("it has no key `{RECORD_KEY}`"))?;
-    let mut record: Record = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    let (mut record, unknown) = understand(text)?;
     let name = map.metadata.name.as_deref().unwrap_or_default();
     if record_domain(name) != Some(&record.domain) {
         return Err(format!("it is about {}, which its name does not say", record.domain));
@@ -98,7 +99,28 @@ pub fn read_record(map: &ConfigMap) -> Result<Stored, String> {
         record,
         resource_version: map.metadata.resource_version.clone().unwrap_or_default(),
         abandon_dns: ordered(ABANDON_DNS_ANNOTATION),
+        unknown,
     })
+}
+
+/// A record, and what of it is not understood. Unknown fields of `spec` do not count: the MailDomain has them.
+fn understand(text: &str) -> Result<(Record, Option<String>), String> {
+    match serde_yaml::from_str::<Record>(text) {
+        Ok(record) => {
+            let fields: Vec<&str> = record.unknown_fields().collect();
+            let unknown = (!fields.is_empty()).then(|| format!("unknown fields: {}", fields.join(", ")));
+            Ok((record, unknown))
+        }
+        Err(error) => {
+            let refused = |_| error.to_string();
+            let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(refused)?;
+            let fields = value.as_mapping_mut().filter(|fields| fields.contains_key("phase"));
+            let phase = serde_yaml::to_value(Phase::Serving).map_err(refused)?;
+            fields.ok_or_else(|| error.to_string())?.insert("phase".into(), phase);
+            let record = serde_yaml::from_value(value).map_err(refused)?;
+            Ok((record, Some(error.to_string())))
+        }
+    }
 }
 
 /// The ConfigMaps of one revision of one cell, in the order in which they are to be written: the index

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::directory::Refusal;
 use crate::dns::MxSet;
 use crate::dns::{self, ApiKey, DnsError, MxHostResolver, PowerDns};
-use crate::records::{Absent, DnsTask, Record};
+use crate::records::{Absent, DnsTask, Phase, Record};
 
 use super::lease::{Held, WRITE_TIMEOUT};
 
@@ -174,6 +174,11 @@ impl Publisher {
         })
     }
 
+    /// UID of the cluster.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// Starts a task; its outcome goes to `to`.
     pub fn start<M: From<Outcome> + Send + 'static>(
         &self,
@@ -204,13 +209,16 @@ impl Publisher {
                 }
                 let published = record.published.as_ref();
                 let zone_before = published.and_then(|published| published.zone.clone());
+                // What a record from another cluster remembers, this one did not publish.
+                let here = published.and_then(|published| published.instance.as_ref());
+                let here = here.is_none_or(|instance| *instance == self.instance);
                 let request = dns::PublishRequest {
                     domain: record.domain.clone(),
                     zone: zone.clone(),
                     mx: mx.clone(),
                     owner_id: self.owner_id.clone(),
                     instance: self.instance.clone(),
-                    previously_published: zone_before.is_some(),
+                    previously_published: zone_before.is_some() && here,
                     adopt: *adopt,
                 };
                 self.publish(record, request, zone_before, hostname).await.map_err(refusal)
@@ -264,10 +272,18 @@ impl Publisher {
             // Who publishes a domain himself may do so anywhere.
             !record.spec.dns.managed && self.resolver.names(&record.domain, hostname).await?
         };
+        let names_us = names_us || done.foreign_hosts.contains(hostname);
+        if names_us && matches!(record.phase, Phase::Withdrawing { .. }) {
+            warn!(
+                domain = record.domain,
+                "an MX that is not ours names {hostname}{}: the domain is served until it is gone, or for dns.queueDeadlineSeconds",
+                done.foreign.map(|text| format!(" ({text})")).unwrap_or_default()
+            );
+        }
         Ok(Absent {
             held_ttl: done.held_ttl,
             lag_seconds: done.lag_seconds,
-            names_us: names_us || done.foreign_hosts.contains(hostname),
+            names_us,
             zone_away: done.no_zone && names_us,
             removed: done.removed,
         })

@@ -286,7 +286,8 @@ impl Reconciler {
         let new = claims.map(|(domain, served)| {
             (domain.clone(), Some(Record::new(domain, &served.namespace, served.spec.clone())))
         });
-        let moved = self.index.records.iter().filter_map(|(domain, stored)| {
+        let understood = self.index.records.iter().filter(|(_, stored)| stored.unknown.is_none());
+        let moved = understood.filter_map(|(domain, stored)| {
             let facts = self.facts(domain, stored, directory);
             let next = records::step(&stored.record, &facts, limits, now);
             (next.as_ref() != Some(&stored.record)).then(|| (domain.clone(), next))

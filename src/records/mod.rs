@@ -9,6 +9,8 @@ mod step;
 
 pub use step::{Absent, DnsTask, Facts, Limits, Rights, Serving, dns_task, may_leave, publish, step, wanted};
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,9 @@ pub struct Record {
     /// The brake holds the domain in service although no MailDomain claims it. Found anew in every pass.
     #[serde(skip)]
     pub held: bool,
+    /// What a newer version remembers besides. This one does not know what it means.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 /// What may stand in DNS.
@@ -59,11 +64,18 @@ pub struct Published {
     pub held_ttl: u32,
     /// Seconds that secondary servers may lag behind.
     pub lag_seconds: u32,
+    /// The cluster (UID of `kube-system`) whose operator read the records back; absent in records of earlier versions. A
+    /// record that was carried into another cluster says so by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// As in the record.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 /// Where a domain stands on its way in and out. Every way out of service is this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "name")]
+#[serde(rename_all = "camelCase", tag = "name", deny_unknown_fields)]
 pub enum Phase {
     /// An accepted MailDomain lives.
     Serving,
@@ -99,7 +111,14 @@ impl Record {
             held_until: None,
             withdraw: false,
             held: false,
+            unknown: BTreeMap::new(),
         }
+    }
+
+    /// Names of fields that this version does not know.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
+        let published = self.published.iter().flat_map(|published| published.unknown.keys());
+        self.unknown.keys().chain(published).map(String::as_str)
     }
 
     /// Whether Postfix must go on accepting mail for the domain, MailDomain or not.

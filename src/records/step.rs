@@ -12,6 +12,7 @@
 //!                         record removed ◄──checked again── Withdrawn
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -263,15 +264,19 @@ impl Record {
                 .is_some_and(|published| published.confirmed && published.mx == *mx),
             held_ttl: held.max(mx.ttl),
             lag_seconds: self.published.as_ref().map_or(0, |published| published.lag_seconds),
+            // Not before it was read back: what another cluster's operator wrote may be taken over once.
+            instance: self.published.as_ref().and_then(|published| published.instance.clone()),
+            unknown: BTreeMap::new(),
         });
         next
     }
 
-    /// The record once the MX records were read back.
-    pub fn confirmed(&self, mx: &MxSet, zone: &str, lag_seconds: u32) -> Self {
+    /// The record once the MX records were read back by the operator of the cluster `instance`.
+    pub fn confirmed(&self, mx: &MxSet, zone: &str, lag_seconds: u32, instance: &str) -> Self {
         let mut next = self.intending(mx);
         if let Some(published) = &mut next.published {
             published.zone = Some(zone.to_owned());
+            published.instance = Some(instance.to_owned());
             published.confirmed = true;
             published.lag_seconds = published.lag_seconds.max(lag_seconds);
         }
@@ -296,7 +301,7 @@ mod tests {
 
     fn published() -> Record {
         let record = Record::new("example.org", "mail", spec());
-        record.confirmed(&wanted(&spec(), "mail.example.org"), "example.org", 30)
+        record.confirmed(&wanted(&spec(), "mail.example.org"), "example.org", 30, "uid-1")
     }
 
     /// Steps until nothing changes.

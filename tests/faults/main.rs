@@ -21,12 +21,14 @@ mod server;
 
 mod answers;
 mod brake;
+mod deadlines;
 mod draining;
 mod events;
 mod fault;
 mod lanes;
 mod lists;
 mod proxy;
+mod restores;
 mod scenarios;
 mod traffic;
 mod watch;

@@ -75,8 +75,18 @@ impl Watch {
     }
 }
 
+/// Somebody who asks this server, and remembers nothing.
+pub fn resolver(dns: std::net::SocketAddr) -> TokioResolver {
+    let mut config = NameServerConfig::udp_and_tcp(dns.ip());
+    config.connections.iter_mut().for_each(|connection| connection.port = dns.port());
+    let config = ResolverConfig::from_name_servers(vec![config]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    builder.options_mut().cache_size = 0;
+    builder.build().expect("a resolver")
+}
+
 /// What Postfix says of a recipient, or of a line before that.
-fn rcpt(pod: &Pod, address: &str) -> std::io::Result<String> {
+pub fn rcpt(pod: &Pod, address: &str) -> std::io::Result<String> {
     let mut stream = BufReader::new(pod.connect(25)?);
     stream.get_ref().set_read_timeout(Some(ANSWER_WITHIN))?;
     let recipient = format!("RCPT TO:<{address}>\r\n");
@@ -96,16 +106,6 @@ fn rcpt(pod: &Pod, address: &str) -> std::io::Result<String> {
         }
     }
     Ok(reply.trim_end().to_owned())
-}
-
-/// A resolver that remembers nothing.
-pub fn resolver(dns: std::net::SocketAddr) -> TokioResolver {
-    let mut config = NameServerConfig::udp_and_tcp(dns.ip());
-    config.connections.iter_mut().for_each(|connection| connection.port = dns.port());
-    let config = ResolverConfig::from_name_servers(vec![config]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    builder.options_mut().cache_size = 0;
-    builder.build().expect("a resolver")
 }
 
 pub async fn names_us(resolver: &TokioResolver, domain: &str) -> bool {

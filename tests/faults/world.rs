@@ -58,6 +58,12 @@ impl Parts {
         pdns.put("us.test", HOST, "A", 60, &["192.0.2.1"]).await;
         Self { api, pdns, number: 0 }
     }
+
+    /// A name for the namespace of another world.
+    pub fn namespace(&mut self) -> String {
+        self.number += 1;
+        format!("mail-{}", self.number)
+    }
 }
 
 /// One run.
@@ -96,12 +102,16 @@ fn end(operator: &Mutex<Option<Child>>) {
 
 impl<'a> World<'a> {
     pub async fn new(parts: &'a mut Parts) -> Self {
-        parts.number += 1;
-        let namespace = format!("mail-{}", parts.number);
-        let parts: &'a Parts = parts;
+        let namespace = parts.namespace();
         for zone in ZONES {
             parts.pdns.zone(zone, "Native").await;
         }
+        Self::with(parts, &namespace, Volumes::new(), &["--settle-seconds", "0"]).await
+    }
+
+    /// One in this namespace, with the zones as they are; its pod has these volumes, and its agent these arguments.
+    pub async fn with(parts: &'a Parts, namespace: &str, volumes: Volumes, arguments: &[&str]) -> Self {
+        let namespace = namespace.to_owned();
         let tally: Shared = Arc::new(Mutex::new(Tally::default()));
         let operator: Arc<Mutex<Option<Child>>> = Arc::default();
         let killed: Arc<Mutex<usize>> = Arc::default();
@@ -119,7 +129,7 @@ impl<'a> World<'a> {
         let pdns_url = proxy::start(Side::PowerDns, parts.pdns.url(), None, tally.clone(), kill).await;
 
         let uid = prepare(&parts.api.client, &namespace).await;
-        let pod = Arc::new(Pod::start(Volumes::new(), &["--settle-seconds", "0", "--pod-uid", &uid]));
+        let pod = Arc::new(Pod::start(volumes, &[arguments, &["--pod-uid", &uid]].concat()));
         let (port, forwarder) = forward(pod.clone()).await;
         let dir = tempfile::tempdir().expect("a directory");
         let config = json!({
@@ -445,14 +455,31 @@ impl<'a> World<'a> {
 
     /// Takes the run's objects away, so that the next one does not see them.
     pub async fn clear(self) {
+        let pdns = &self.parts.pdns;
+        self.lose().await;
+        for zone in ZONES {
+            pdns.delete_zone(zone).await;
+        }
+    }
+
+    /// The cluster is lost, with all that it stores. DNS is not.
+    pub async fn lose(self) {
         self.stop_operator();
+        let every = ListParams::default();
         for (kind, plural) in KINDS {
             let all = self.kind(kind, plural);
-            all.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("deleted");
+            all.delete_collection(&DeleteParams::default(), &every).await.expect("deleted");
         }
-        for zone in ZONES {
-            self.parts.pdns.delete_zone(zone).await;
-        }
+        let maps: Api<ConfigMap> = self.namespaced();
+        maps.delete_collection(&DeleteParams::default(), &every).await.expect("deleted");
+        let pods: Api<KubePod> = self.namespaced();
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        pods.delete("vmail-postfix-default-0", &now).await.expect("deleted");
+    }
+
+    /// The zones' server.
+    pub fn pdns(&self) -> &'a Server {
+        &self.parts.pdns
     }
 }
 
@@ -460,7 +487,12 @@ impl<'a> World<'a> {
 async fn prepare(client: &kube::Client, name: &str) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = json!({ "metadata": { "name": name } });
-    namespaces.create(&PostParams::default(), &of(namespace)).await.expect("a namespace");
+    match namespaces.create(&PostParams::default(), &of(namespace)).await {
+        Ok(_) => {}
+        // It comes back.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        Err(error) => panic!("a namespace: {error}"),
+    }
     let pods: Api<KubePod> = Api::namespaced(client.clone(), name);
     let pod = json!({
         "metadata": { "name": "vmail-postfix-default-0" },
@@ -533,7 +565,10 @@ fn without_names(key: &str, value: &str, namespace: &str) -> String {
             .filter(|line| !["\"revision\"", "\"custody\"", "\"shard-"].iter().any(|own| line.contains(own)))
             .map(str::to_owned)
             .collect(),
-        _ => lines.map(|line| line.replace(&format!("namespace: {namespace}"), "namespace: mail")).collect(),
+        _ => lines
+            .filter(|line| !line.trim_start().starts_with("instance: "))
+            .map(|line| line.replace(&format!("namespace: {namespace}"), "namespace: mail"))
+            .collect(),
     };
     lines.join("\n")
 }

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::api::MailDomainSpec;
 use crate::api::conditions::Reason;
 use crate::config::Right;
 use crate::directory::{Directory, Refusal, Rules, unmanaged};
-use crate::records::{self, DnsTask, Phase, Record, Rights, Serving};
+use crate::records::{self, DnsTask, Phase, Published, Record, Rights, Serving};
 use crate::status::{Programmed, Publication};
 
 use super::Reconciler;
@@ -43,6 +44,9 @@ impl Reconciler {
         let now = Instant::now();
         for domain in self.index.records.keys().cloned().collect::<Vec<_>>() {
             let Some(stored) = self.index.records.get(&domain).cloned() else { continue };
+            if stored.unknown.is_some() {
+                continue;
+            }
             let Some((task, hostname)) = self.dns_task(&stored.record, directory) else {
                 match stored.record.phase {
                     Phase::Serving => self.desk.forget_withdrawal(&domain),
@@ -53,7 +57,7 @@ impl Reconciler {
             if let (Some(Ok(Found::Published { zone, mx, lag_seconds, .. })), DnsTask::Publish { .. }) =
                 (self.desk.last(&domain, &task), &task)
             {
-                let confirmed = stored.record.confirmed(mx, zone, *lag_seconds);
+                let confirmed = stored.record.confirmed(mx, zone, *lag_seconds, self.publisher.instance());
                 self.remember(&domain, confirmed).await;
             }
             let claimed = directory.domains.get(&domain).is_some_and(|served| served.claim.is_some());
@@ -108,16 +112,28 @@ impl Reconciler {
     /// What each MailDomain is told about DNS.
     pub(super) fn publications(&self, directory: &Directory) -> BTreeMap<String, Publication> {
         let served = directory.domains.iter().filter(|(_, served)| served.claim.is_some());
-        served.map(|(domain, _)| (domain.clone(), self.publication(domain))).collect()
+        served.map(|(domain, served)| (domain.clone(), self.publication(domain, &served.spec))).collect()
     }
 
-    fn publication(&self, domain: &str) -> Publication {
+    fn publication(&self, domain: &str, declared: &MailDomainSpec) -> Publication {
         let pending = |message: &str| Publication::No(Refusal::new(Reason::Pending, message));
         let Some(stored) = self.index.records.get(domain) else {
             return pending("the domain record is not written yet");
         };
         let record = &stored.record;
         let rights = self.rights(record);
+        if let Some(unknown) = &stored.unknown {
+            let message = format!(
+                "the domain record was written by a newer version ({unknown}): its MX stays as it is until the operator is upgraded again"
+            );
+            let hostname = self.cells.get(&record.spec.cell).map_or("", |cell| cell.hostname());
+            let wanted = records::wanted(declared, hostname);
+            let stands = |published: &Published| published.confirmed && published.mx == wanted;
+            return match record.published.as_ref().is_some_and(stands) {
+                true => Publication::Yes(message),
+                false => pending(&message),
+            };
+        }
         if !record.spec.dns.managed {
             return match (rights.unmanaged, &record.published) {
                 (false, _) => Publication::No(unmanaged(&record.namespace, domain)),
