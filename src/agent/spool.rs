@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::path::Path;
 
 use nix::unistd::{Group, User};
@@ -35,8 +35,9 @@ enum Owner {
     Drop,
 }
 
-/// Makes the queue and data directories, with the owners and modes that Postfix wants. Only the directories
-/// themselves are touched: a long queue is not walked.
+/// Makes the queue and data directories, with the owners and modes that Postfix wants. A long queue is not walked, unless
+/// its directory has another owner: then the volume was copied or restored, and so have the messages and the directories
+/// between, which postsuper(1) cannot open, so that Postfix would not start.
 pub fn prepare(layout: &Layout) -> io::Result<()> {
     let missing = |what: &str| io::Error::other(format!("there is no {what} in this image"));
     let user = User::from_name("postfix")?.ok_or_else(|| missing("user postfix"))?;
@@ -58,11 +59,27 @@ fn settle(path: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     fs::create_dir_all(path).map_err(named)?;
     let found = fs::metadata(path).map_err(named)?;
+    if uid != 0 && found.uid() != uid {
+        // Before the directory itself, so that one that is not done is begun anew.
+        hand_over(path, uid).map_err(named)?;
+    }
     if (found.uid(), found.gid()) != (uid, gid) {
         chown(path, Some(uid), Some(gid)).map_err(named)?;
     }
     if found.mode() & 0o7777 != mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(named)?;
+    }
+    Ok(())
+}
+
+/// Gives this user all that lies below.
+fn hand_over(directory: &Path, uid: u32) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let (kind, path) = entry.and_then(|entry| Ok((entry.file_type()?, entry.path())))?;
+        if kind.is_dir() {
+            hand_over(&path, uid)?;
+        }
+        lchown(&path, Some(uid), None)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! One revision after another.
 
 use std::fs;
+use std::process::Command;
 
 use vmail_operator::revision::{INDEX_FILE, Index};
 
@@ -261,11 +262,25 @@ fn a_pod_without_a_mounted_revision_serves_the_last_good_one() {
 
 #[test]
 fn mail_that_was_taken_survives_the_plug_being_pulled() {
+    mail_survives(|_| {});
+}
+
+/// As after a restore, or on a volume that was copied by root.
+#[test]
+fn mail_that_was_taken_survives_a_change_of_its_files_owner() {
+    mail_survives(|volumes| {
+        let done = Command::new("chown").args(["-R", "0:0"]).arg(volumes.spool()).status();
+        assert!(done.expect("chown runs").success());
+    });
+}
+
+fn mail_survives(meanwhile: impl FnOnce(&Volumes)) {
     let wanted = Wanted::one("example.org");
     let pod = Pod::serving(&wanted);
     fs::write(pod.volumes.vmail().join("example.org"), "").expect("writes");
     pod.smtp().send("you@example.org", "survivor");
     let volumes = pod.crash();
+    meanwhile(&volumes);
     fs::remove_file(volumes.vmail().join("example.org")).expect("removes");
     let pod = Pod::start(volumes, &[]);
     pod.wait_for_revision(&wanted);
