@@ -147,7 +147,7 @@ impl Custodian {
             for place in held.difference(&self.held) {
                 tracing::warn!(
                     mailbox = address(place),
-                    "held back: until what lies at {place} of another namespace is archived, and its queue is empty"
+                    "held back: until its owner is noted, what lies at {place} of another namespace is archived, and its queue is empty"
                 );
             }
             for place in self.held.difference(&held) {

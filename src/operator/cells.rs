@@ -260,20 +260,27 @@ impl Cell {
             return Programmed::No(Reason::ProofFailed, message);
         }
         if !report.storage.writable {
-            let message = format!(
-                "mail cannot be written to the volume of cell {}: {}",
-                self.name, report.storage.message
-            );
-            return Programmed::No(Reason::StorageNotWritable, message);
+            return self.not_writable(report);
         }
         Programmed::Yes
     }
 
+    fn not_writable(&self, report: &Report) -> Programmed {
+        let message =
+            format!("mail cannot be written to the volume of cell {}: {}", self.name, report.storage.message);
+        Programmed::No(Reason::StorageNotWritable, message)
+    }
+
     /// Whether the live tables have a mailbox as the directory wants it.
     pub fn has_mailbox(&self, address: &Address, id: &ObjectId, directory: &Directory) -> Programmed {
-        if self.heard().is_some_and(|report| report.kept.held_back.contains(&address.to_string())) {
+        if let Some(report) = self.heard()
+            && report.kept.held_back.contains(&address.to_string())
+        {
+            if !report.storage.writable {
+                return self.not_writable(report);
+            }
             let message = format!(
-                "mail for {address} is answered 450 until what another namespace left there is archived, and nothing is queued for it; the agent's log says what is in the way"
+                "mail for {address} is answered 450 until the mail volume has its owner noted, what another namespace left there is archived, and nothing is queued for it; the agent's log says what is in the way"
             );
             return Programmed::No(Reason::Pending, message);
         }
