@@ -76,10 +76,11 @@ cmd_rootfs() {
     echo "$(rootfs_dir)/rootfs"
 }
 
+TAG=dev
 image_name() {
     case $1 in
-        operator) echo localhost/vmail-operator:dev ;;
-        postfix) echo localhost/vmail-operator-postfix:dev ;;
+        operator) echo "localhost/vmail-operator:$TAG" ;;
+        postfix) echo "localhost/vmail-operator-postfix:$TAG" ;;
     esac
 }
 

@@ -179,7 +179,8 @@ cri_has_image() {
 
 write_kubelet_config() {
     # No image is ever collected and no pod evicted because the machine's disk is nearly full: neither could
-    # be had again. The kubelet's own port lets everyone in, since only the cluster can reach it.
+    # be had again. The kubelet's own port lets everyone in, since only the cluster can reach it. A container that
+    # ended is started again within seconds however often it did, not within five minutes: tests end many.
     cat >"$STATE/kubelet.yaml" <<EOF
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -203,6 +204,7 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 evictionHard: {memory.available: 50Mi, nodefs.available: 0.5%, nodefs.inodesFree: 0.5%, imagefs.available: 0.5%}
 shutdownGracePeriod: 0s
+crashLoopBackOff: {maxContainerRestartPeriod: 5s}
 EOF
 }
 

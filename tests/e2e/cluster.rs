@@ -54,6 +54,21 @@ impl Cluster {
         Self { name: name.to_owned(), script, env }
     }
 
+    /// Loads the images of an older commit, with the tag `previous`, and says where its source is.
+    pub fn previous(&self, commit: &str) -> PathBuf {
+        let output = Command::new(&self.script)
+            .args(["previous", commit, "--name", &self.name])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output();
+        let said = text(output.expect("the script runs")).expect("the older version is built");
+        PathBuf::from(said.trim())
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A setting of the cluster's env file.
     pub fn env(&self, key: &str) -> &str {
         self.env.get(key).unwrap_or_else(|| panic!("the cluster's env file has no {key}"))
@@ -201,24 +216,28 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// What one wants to know when something went wrong.
+    pub fn tell(&self) {
+        for command in [
+            "kubectl get pods,md,mbx,ma -A -o wide",
+            "kubectl logs -n mail deploy/vmail-operator --tail=60",
+            "kubectl logs -n mail vmail-postfix-default-0 --tail=60",
+            "kubectl get configmaps -n mail -o name",
+            "kubectl get endpointslices -n mail -o yaml",
+            "kubectl get events -n mail --sort-by=.lastTimestamp",
+        ] {
+            let command: Vec<&str> = command.split(' ').collect();
+            let said = self.exec(&command, "").unwrap_or_else(|error| error);
+            eprintln!("--- {}: {}\n{said}", self.name, command.join(" "));
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for command in [
-                "kubectl get pods,md,mbx,ma -A -o wide",
-                "kubectl logs -n mail deploy/vmail-operator --tail=60",
-                "kubectl logs -n mail vmail-postfix-default-0 --tail=60",
-                "kubectl get configmaps -n mail -o name",
-                "kubectl get endpointslices -n mail -o yaml",
-                "kubectl get events -n mail --sort-by=.lastTimestamp",
-            ] {
-                let command: Vec<&str> = command.split(' ').collect();
-                eprintln!(
-                    "--- {}\n{}",
-                    command.join(" "),
-                    self.exec(&command, "").unwrap_or_else(|error| error)
-                );
-            }
+            self.tell();
             if std::env::var_os("VMAIL_KEEP").is_some() {
                 return;
             }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::world::{POD, SERVED, World, until};
+use crate::versions::upgraded;
+use crate::world::{POD, SERVED, Version, World, until};
 
 pub struct Fault {
     pub name: &'static str,
@@ -30,25 +31,27 @@ pub const FAULTS: &[Fault] = &[
     fault("tables ConfigMap deleted", false, 1, tables_deleted),
     fault("both ConfigMaps filled with garbage", true, 1, garbage),
     fault("garbage without an operator, Postfix pod deleted too", false, 1, garbage_without_operator),
-    fault("torn update: only one ConfigMap changed", false, 1, torn),
+    fault("torn update: an index without its tables", false, 1, torn),
     fault("API server away for 20 s", true, 1, |world| api_away(world, 20)),
     fault("API server away for 120 s", false, 1, |world| api_away(world, 120)),
     fault("etcd killed and started", false, 1, |world| restart(world, "etcd")),
     fault("kubelet killed and started", false, 1, |world| restart(world, "kubelet")),
     fault("containerd killed and started", false, 1, |world| restart(world, "containerd")),
     fault("kube-proxy killed and started", false, 1, |world| restart(world, "proxy")),
-    fault("PowerDNS away for 20 s", false, 1, dns_away),
+    fault("PowerDNS away", false, 1, dns_away),
     fault("node restarted", false, 1, reboot),
     fault("volume of the mail full", false, 1, volume_full),
     fault("volume of the mail read-only", false, 1, volume_read_only),
-    fault("volume of the mail owned by root", false, 1, volume_owner),
-    fault("Service deleted, chart applied again", false, 1, service_deleted),
+    fault("both volumes owned by root, with mail in the queue", false, 1, volumes_owner),
+    fault("Services deleted, chart applied again", false, 1, services_deleted),
     fault("CRDs applied again", false, 1, definitions_replaced),
     fault("a parameter that Postfix refuses", false, 1, refused_parameter),
     fault("helm upgrade with another value, and rollback", false, 1, upgrade_and_rollback),
     fault("helm uninstall, and install", false, 1, uninstall_and_install),
     fault("namespace of a tenant deleted", false, 1, namespace_deleted),
     fault("namespace of a tenant deleted while the operator is away", false, 1, namespace_deleted_unseen),
+    fault("namespace of the release deleted, and installed again", false, 1, release_deleted),
+    fault("upgrade from the version before, in pieces, and rollback", false, 1, upgraded),
 ];
 
 fn pod_deleted(world: &World) -> Result<(), String> {
@@ -88,18 +91,23 @@ fn tables_deleted(world: &World) -> Result<(), String> {
     world.cluster.kubectl(&["delete", "-n", "mail", &name]).map(drop)
 }
 
-fn spoil(world: &World, end: &str) -> Result<(), String> {
+/// Changes the data of the ConfigMap of the cell that ends so, past the operator.
+fn edit(world: &World, end: &str, change: impl Fn(&str, &mut serde_json::Value)) -> Result<(), String> {
     let name = config_map(world, end)?;
     let text = world.cluster.kubectl(&["get", "-n", "mail", &name, "-o", "json"])?;
     let mut object: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    for (field, garbage) in [("data", "garbage = \u{fffd} {"), ("binaryData", "Z2FyYmFnZQ==")] {
-        for value in object[field].as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
-            *value = garbage.into();
-        }
+    for field in ["data", "binaryData"] {
+        object[field].as_object_mut().into_iter().flatten().for_each(|(_, value)| change(field, value));
     }
     // Whatever the operator wrote in between: it is spoilt.
     object["metadata"].as_object_mut().ok_or("no metadata")?.remove("resourceVersion");
     world.cluster.exec(&["kubectl", "replace", "-n", "mail", "-f", "-"], &object.to_string()).map(drop)
+}
+
+fn spoil(world: &World, end: &str) -> Result<(), String> {
+    edit(world, end, |field, value| {
+        *value = if field == "data" { "garbage = \u{fffd} {" } else { "Z2FyYmFnZQ==" }.into();
+    })
 }
 
 fn garbage(world: &World) -> Result<(), String> {
@@ -116,12 +124,30 @@ fn garbage_without_operator(world: &World) -> Result<(), String> {
     scale_operator(world, 1)
 }
 
+/// The index names other tables than those that are there.
 fn torn(world: &World) -> Result<(), String> {
     scale_operator(world, 0)?;
-    spoil(world, "-tables")?;
-    std::thread::sleep(Duration::from_secs(5));
+    let seen = || {
+        let log = world.cluster.kubectl(&["logs", "-n", "mail", POD])?;
+        Ok::<_, String>(log.matches("is not installed: incomplete").count())
+    };
+    let before = seen()?;
+    edit(world, "-index", |_, value| {
+        let index = value.as_str().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        if let Some(mut index) = index {
+            index["files"]["virtual_mailbox_maps"] = "0".repeat(32).into();
+            *value = index.to_string().into();
+        }
+    })?;
+    // Who writes to the Pod has kubelet look at once.
+    world.cluster.kubectl(&["annotate", "-n", "mail", "pod", POD, "torn=true", "--overwrite"])?;
+    let looked = until("the agent sees it", Duration::from_secs(180), || match seen()? {
+        now if now > before => Ok(()),
+        _ => Err("nothing in its log".to_owned()),
+    });
     serves(world)?;
-    scale_operator(world, 1)
+    scale_operator(world, 1)?;
+    looked
 }
 
 fn serves(world: &World) -> Result<(), String> {
@@ -157,11 +183,23 @@ fn restart(world: &World, program: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What comes meanwhile is told why it waits, and is published as soon as it can be.
 fn dns_away(world: &World) -> Result<(), String> {
+    let domain = "{apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {name: away}, spec: {domain: away.example.test}}";
     world.cluster.program("stop", "pdns");
-    std::thread::sleep(Duration::from_secs(20));
+    let told = world.cluster.apply("mail", domain).and_then(|_| {
+        until("the condition says why", Duration::from_secs(120), || {
+            let said = world.cluster.condition("mail", "maildomain/away", "Published")?;
+            // Cluster DNS asks the same server.
+            if said.contains("Unreachable ") { Ok(said) } else { Err(said) }
+        })
+    });
     world.cluster.program("start", "pdns");
-    Ok(())
+    println!("         told: {}", told?);
+    until("the domain is published", Duration::from_secs(360), || {
+        world.condition("mail", "maildomain/away", "Ready", "True")
+    })?;
+    world.cluster.kubectl(&["delete", "-n", "mail", "maildomain/away"]).map(drop)
 }
 
 /// As after a power cut: every program of the node and every process of every pod is gone.
@@ -180,45 +218,67 @@ fn reboot(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+fn fill(world: &World) -> Result<String, String> {
+    let filler = format!("{}/filler", world.volume("vmail")?);
+    world.shell(&format!("dd if=/dev/zero of={filler} bs=64k 2>/dev/null || true"))?;
+    Ok(filler)
+}
+
 fn volume_full(world: &World) -> Result<(), String> {
-    let volume = world.volume("vmail")?;
-    world.shell(&format!("dd if=/dev/zero of={volume}/filler bs=64k 2>/dev/null || true; df {volume}"))?;
-    std::thread::sleep(Duration::from_secs(20));
-    world.shell(&format!("rm {volume}/filler")).map(drop)
+    let filler = fill(world)?;
+    let told = world.told("False StorageNotWritable");
+    world.shell(&format!("rm {filler}"))?;
+    told
 }
 
 fn volume_read_only(world: &World) -> Result<(), String> {
     let volume = world.volume("vmail")?;
     // Refused while a file is open for writing.
-    until("the volume is read-only", Duration::from_secs(20), || {
+    until("the volume is read-only", Duration::from_secs(60), || {
         world.shell(&format!("mount -o remount,ro {volume}"))
     })?;
-    std::thread::sleep(Duration::from_secs(20));
-    world.shell(&format!("mount -o remount,rw {volume}")).map(drop)
+    let told = world.told("False StorageNotWritable");
+    world.shell(&format!("mount -o remount,rw {volume}"))?;
+    told
 }
 
-fn volume_owner(world: &World) -> Result<(), String> {
+/// As on a volume that was copied: the mail in the queue must be Postfix's again.
+fn volumes_owner(world: &World) -> Result<(), String> {
     let set = "statefulset/vmail-postfix-default";
-    let volume = world.volume("vmail")?;
+    let (mail, spool) = (world.volume("vmail")?, world.volume("spool")?);
+    let filler = fill(world)?;
+    let told = world.told("False StorageNotWritable");
     world.cluster.kubectl(&["scale", "-n", "mail", set, "--replicas=0"])?;
-    world.cluster.kubectl(&[
-        "wait",
-        "-n",
-        "mail",
-        "--for=delete",
-        &format!("pod/{POD}"),
-        "--timeout=120s",
-    ])?;
-    world.shell(&format!("chown -R 0:0 {volume}"))?;
-    world.cluster.kubectl(&["scale", "-n", "mail", set, "--replicas=1"]).map(drop)
+    let pod = format!("pod/{POD}");
+    let gone = world.cluster.kubectl(&["wait", "-n", "mail", "--for=delete", &pod, "--timeout=120s"]);
+    let queued = world.shell(&format!(
+        "rm {filler}; chown -R 0:0 {mail} {spool}; find {spool}/postfix/active {spool}/postfix/deferred {spool}/postfix/incoming -type f | wc -l"
+    ));
+    world.cluster.kubectl(&["scale", "-n", "mail", set, "--replicas=1"])?;
+    told?;
+    gone?;
+    match queued?.trim() {
+        "0" => Err("nothing was in the queue".to_owned()),
+        queued => {
+            println!("         {queued} messages were in the queue");
+            Ok(())
+        }
+    }
 }
 
-fn service_deleted(world: &World) -> Result<(), String> {
+/// Nothing in the cluster brings Services back. The rest of the road does not need them, and no MX leaves.
+fn services_deleted(world: &World) -> Result<(), String> {
     let names = world.cluster.kubectl(&["get", "services", "-n", "mail", "-o", "name"])?;
     for name in names.lines() {
         world.cluster.kubectl(&["delete", "-n", "mail", name])?;
     }
-    world.release(&[])
+    until("nobody answers", Duration::from_secs(60), || match world.cluster.rcpt(SERVED[0].1) {
+        Err(_) => Ok(()),
+        Ok(code) => Err(code.to_string()),
+    })?;
+    let told = world.told("True Programmed");
+    world.release(&[])?;
+    told
 }
 
 fn definitions_replaced(world: &World) -> Result<(), String> {
@@ -318,4 +378,17 @@ fn namespace_deleted_unseen(world: &World) -> Result<(), String> {
     }
     scale_operator(world, 1)?;
     leaves(world, &domain)
+}
+
+/// Its mail is gone with the claims, and nobody is left to take the MX out; `vmail-operator withdraw` comes before. What
+/// is installed again takes up what stands in DNS.
+fn release_deleted(world: &World) -> Result<(), String> {
+    world.dns_is_free(true);
+    let quiet = world.quiet(world.ledger.count())?;
+    world.cluster.kubectl(&["delete", "namespace", "mail", "--timeout=240s"])?;
+    println!("         the MX of both domains after it: {:?}", SERVED.map(|(domain, _)| world.mx(domain)));
+    // On empty volumes, everything unknown is answered "try again".
+    world.set_up(Version::Current, &["--set", "postfix.settleSeconds=120"])?;
+    drop(quiet);
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
@@ -25,6 +25,26 @@ pub struct World {
     maildirs: Mutex<Maildirs>,
     over: AtomicBool,
     probes: AtomicUsize,
+    /// Held by whoever sends a message, and wholly by who wants nobody to.
+    sending: RwLock<()>,
+    dns_is_free: AtomicBool,
+}
+
+/// Which chart and which images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Current,
+    /// Of the commit in `tests/live/previous`.
+    Previous,
+}
+
+/// Ends what runs beside the faults.
+pub struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What came of the messages sent during a fault.
@@ -68,27 +88,19 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl World {
     /// A cluster with the chart, two domains and mailboxes, all of them ready.
-    pub fn new() -> Self {
-        let cluster = Cluster::up("live");
+    pub fn new(name: &str) -> Self {
+        let cluster = Cluster::up(name);
         // Volumes of a size, so that one can be full, and file systems of their own, so that one can be read-only.
         let script =
             "for d in \"$1\"/volumes/*; do mount -t tmpfs -o size=256m,mode=0755 volume \"$d\"; done";
         cluster.exec(&["sh", "-ec", script, "sh", cluster.env("CLUSTER_STATE")], "").expect("mounted");
-        for namespace in ["mail", "tenant", "other"] {
+        for namespace in ["tenant", "other"] {
             cluster.kubectl(&["create", "namespace", namespace]).expect("created");
         }
-        let key = format!("--from-file=api-key={}", cluster.env("PDNS_API_KEY_FILE"));
-        cluster.kubectl(&["create", "secret", "generic", "powerdns", "-n", "mail", &key]).expect("created");
-        release(&cluster, &["--wait"]).expect("installed");
-        for example in ["example.org.yaml", "example.net.yaml"] {
-            let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
-            cluster.apply("mail", &std::fs::read_to_string(path).expect("an example")).expect("applied");
-        }
-        for object in ["maildomain/example.org", "maildomain/example.net", "mailbox/you.example.org"] {
-            cluster.wait_ready("mail", object);
-        }
-        let volume = volume(&cluster, "vmail").expect("bound");
-        let root = PathBuf::from(format!("/proc/{}/root{volume}", cluster.pid()));
+        set_up(&cluster, Version::Current, &[]).expect("installed");
+        // All volumes: a namespace that is made anew gets others.
+        let root =
+            PathBuf::from(format!("/proc/{}/root{}/volumes", cluster.pid(), cluster.env("CLUSTER_STATE")));
         let watched = SERVED.map(|(domain, address)| (domain.to_owned(), address.to_owned()));
         Self {
             cluster,
@@ -98,6 +110,8 @@ impl World {
             maildirs: Mutex::new(Maildirs::new(root)),
             over: AtomicBool::new(false),
             probes: AtomicUsize::new(0),
+            sending: RwLock::default(),
+            dns_is_free: AtomicBool::new(false),
         }
     }
 
@@ -114,9 +128,23 @@ impl World {
         locked(&self.violations).clone()
     }
 
-    /// Ends what runs beside the faults.
-    pub fn end(&self) {
-        self.over.store(true, Ordering::Relaxed);
+    /// Until this is dropped, messages are sent and watched.
+    pub fn until_dropped(&self) -> Over<'_> {
+        Over(&self.over)
+    }
+
+    /// Sets whether MX records may leave and zones change, and says whether they might before.
+    pub fn dns_is_free(&self, free: bool) -> bool {
+        self.dns_is_free.swap(free, Ordering::Relaxed)
+    }
+
+    /// Nothing is sent until this is dropped, and what was sent before is delivered.
+    pub fn quiet(&self, start: usize) -> Result<RwLockWriteGuard<'_, ()>, String> {
+        let quiet = self.sending.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match self.count(start)?.lost {
+            0 => Ok(quiet),
+            lost => Err(format!("{lost} messages are not delivered")),
+        }
     }
 
     /// Sends without end.
@@ -125,7 +153,9 @@ impl World {
             if self.over.load(Ordering::Relaxed) {
                 return;
             }
+            let sending = self.sending.read().unwrap_or_else(|poisoned| poisoned.into_inner());
             self.ledger.send(self.cluster.pid(), &self.public(), address);
+            drop(sending);
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -144,7 +174,8 @@ impl World {
                 {
                     self.violation(format!("{domain} has its MX, and {address} is answered {said}"));
                 }
-                if number < SERVED.len() && (before == Some(false) || after == Some(false)) {
+                let fixed = number < SERVED.len() && !self.dns_is_free.load(Ordering::Relaxed);
+                if fixed && (before == Some(false) || after == Some(false)) {
                     self.violation(format!("the MX of {domain} is out of DNS"));
                 }
             }
@@ -182,20 +213,44 @@ impl World {
 
     /// Installs or upgrades the chart.
     pub fn release(&self, more: &[&str]) -> Result<(), String> {
-        release(&self.cluster, more)
+        release(&self.cluster, Version::Current, more)
+    }
+
+    /// The same of this version.
+    pub fn install(&self, version: Version, more: &[&str]) -> Result<(), String> {
+        release(&self.cluster, version, more)
+    }
+
+    /// Makes the namespace of the release, and all that is in it.
+    pub fn set_up(&self, version: Version, more: &[&str]) -> Result<(), String> {
+        set_up(&self.cluster, version, more)
+    }
+
+    /// Declares a mailbox that is there no more than this once, and names it.
+    pub fn declare(&self) -> Result<String, String> {
+        let name = format!("probe{}", self.probes.fetch_add(1, Ordering::Relaxed));
+        let manifest = format!(
+            "{{apiVersion: vmail.dev/v1alpha1, kind: Mailbox, metadata: {{name: {name}}}, spec: {{address: {name}@example.org}}}}"
+        );
+        until("a mailbox can be declared", LIMIT, || self.cluster.apply("mail", &manifest))?;
+        Ok(format!("mailbox/{name}"))
+    }
+
+    /// Waits until a mailbox that is declared now says so in its condition `Programmed`, and prints what it says.
+    pub fn told(&self, wanted: &str) -> Result<(), String> {
+        let mailbox = self.declare()?;
+        let said = until("the condition says why", LIMIT, || {
+            let said = self.cluster.condition("mail", &mailbox, "Programmed")?;
+            if said.starts_with(wanted) { Ok(said) } else { Err(said) }
+        })?;
+        println!("         told: {said}");
+        Ok(())
     }
 
     /// The whole road works again: a mailbox declared now is served, and both domains are as they were.
     pub fn converge(&self) -> Result<(), String> {
-        let number = self.probes.fetch_add(1, Ordering::Relaxed);
-        let address = format!("probe{number}@example.org");
-        let manifest = format!(
-            "{{apiVersion: vmail.dev/v1alpha1, kind: Mailbox, metadata: {{name: probe{number}}}, spec: {{address: {address}}}}}"
-        );
-        until("a mailbox can be declared", LIMIT, || self.cluster.apply("mail", &manifest))?;
-        until("the new mailbox is ready", LIMIT, || {
-            self.condition("mail", &format!("mailbox/probe{number}"), "Ready", "True")
-        })?;
+        let mailbox = self.declare()?;
+        until("the new mailbox is ready", LIMIT, || self.condition("mail", &mailbox, "Ready", "True"))?;
         for (domain, address) in SERVED {
             until("the domain is ready", LIMIT, || {
                 self.condition("mail", &format!("maildomain/{domain}"), "Ready", "True")
@@ -282,9 +337,36 @@ fn volume(cluster: &Cluster, claim: &str) -> Result<String, String> {
     cluster.field("mail", &format!("persistentvolume/{name}"), "{.spec.local.path}")
 }
 
-fn release(cluster: &Cluster, more: &[&str]) -> Result<(), String> {
+/// Namespace, Secret, chart and examples; ready in the end.
+fn set_up(cluster: &Cluster, version: Version, more: &[&str]) -> Result<(), String> {
+    cluster.kubectl(&["create", "namespace", "mail"])?;
+    let key = format!("--from-file=api-key={}", cluster.env("PDNS_API_KEY_FILE"));
+    cluster.kubectl(&["create", "secret", "generic", "powerdns", "-n", "mail", &key])?;
+    release(cluster, version, &[&["--wait"], more].concat())?;
+    for example in ["example.org.yaml", "example.net.yaml"] {
+        let path = source(cluster, version).join("examples").join(example);
+        cluster.apply("mail", &std::fs::read_to_string(path).map_err(|error| error.to_string())?)?;
+    }
+    for object in ["maildomain/example.org", "maildomain/example.net", "mailbox/you.example.org"] {
+        let ready = ["wait", "-n", "mail", "--for=condition=Ready", object, "--timeout=180s"];
+        cluster.kubectl(&ready).map_err(|error| {
+            format!("{object} is not ready: {error}; {:?}", cluster.field("mail", object, "{.status}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn source(cluster: &Cluster, version: Version) -> PathBuf {
+    match version {
+        Version::Current => PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        Version::Previous => cluster.previous(include_str!("previous").trim()),
+    }
+}
+
+fn release(cluster: &Cluster, version: Version, more: &[&str]) -> Result<(), String> {
     let image = |key: &str| {
-        let (repository, tag) = cluster.env(key).rsplit_once(':').expect("name:tag");
+        let (repository, current) = cluster.env(key).rsplit_once(':').expect("name:tag");
+        let tag = if version == Version::Previous { "previous" } else { current };
         format!("{{repository: {repository}, tag: {tag}}}")
     };
     let values = format!(
@@ -300,7 +382,7 @@ fn release(cluster: &Cluster, more: &[&str]) -> Result<(), String> {
         image("IMAGE_OPERATOR"),
         image("IMAGE_POSTFIX"),
     );
-    let chart = format!("{}/charts/vmail-operator", env!("CARGO_MANIFEST_DIR"));
+    let chart = source(cluster, version).join("charts/vmail-operator").to_string_lossy().into_owned();
     let fixed = ["helm", "upgrade", "--install", "vmail", &chart, "-n", "mail", "--timeout=240s", "-f", "-"];
     cluster.exec(&[&fixed, more].concat(), &values).map(drop)
 }
