@@ -59,7 +59,7 @@ pub struct Keeper {
     /// What was refused, and when it may be tried again.
     refused: Option<(Index, Option<Instant>)>,
     rejected: Option<Rejected>,
-    complaint: String,
+    complaint: Option<ReadError>,
     proofs: BTreeMap<String, DomainProof>,
     settle: Settle,
     settle_time: Duration,
@@ -135,7 +135,7 @@ impl Keeper {
             seen: String::new(),
             refused: None,
             rejected: None,
-            complaint: String::new(),
+            complaint: None,
             proofs: BTreeMap::new(),
             settle,
             settle_time,
@@ -225,7 +225,7 @@ impl Keeper {
     }
 
     async fn consider(&mut self, revision: Revision) -> Result<(), AgentError> {
-        self.complaint.clear();
+        self.complaint = None;
         let again = |when: &Option<Instant>| when.is_some_and(|when| when <= Instant::now());
         if self.refused.as_ref().is_some_and(|(index, when)| *index == revision.index && !again(when)) {
             return Ok(());
@@ -288,12 +288,12 @@ impl Keeper {
     /// A volume in the middle of an update is the normal case; it is said once.
     fn cannot_read(&mut self, error: &ReadError) {
         self.seen.clear();
-        let message = error.to_string();
-        if message == self.complaint {
+        if self.complaint.as_ref() == Some(error) {
             return;
         }
+        let message = error.to_string();
         tracing::info!("the mounted revision is not installed: {message}");
-        self.complaint.clone_from(&message);
+        self.complaint = Some(error.clone());
         if let ReadError::Format { revision, .. } | ReadError::Unusable { revision, .. } = error {
             self.rejected = Some(Rejected { revision: revision.clone(), stage: "Format".into(), message });
             self.metrics.rejected();

@@ -184,12 +184,15 @@ fn a_format_that_is_not_known_is_not_installed() {
     let first = Wanted::one("example.org");
     let pod = Pod::serving(&first);
     let second = first.clone().domain("example.com");
-    let mut files = second.files.clone();
-    let index = Index { format: 99, ..second.index() };
-    files.insert(INDEX_FILE.into(), serde_json::to_string(&index).expect("writes"));
-    mount_files(&pod.volumes.revision(), &files);
-    let rejected = pod.wait_for_rejection(&second).rejected.expect("a rejection");
-    assert_eq!(rejected.stage, "Format");
+    // The same is told of the next one, by its name.
+    for newer in [second.clone(), second.domain("example.net")] {
+        let mut files = newer.files.clone();
+        let index = Index { format: 99, ..newer.index() };
+        files.insert(INDEX_FILE.into(), serde_json::to_string(&index).expect("writes"));
+        mount_files(&pod.volumes.revision(), &files);
+        let rejected = pod.wait_for_rejection(&newer).rejected.expect("a rejection");
+        assert_eq!(rejected.stage, "Format");
+    }
     assert_eq!(pod.report().expect("a report").revision, Some(first.revision()));
 }
 
