@@ -119,6 +119,6 @@ fn try_fault(world: &World, fault: &Fault) -> String {
         count.lost,
     );
     println!("{:6} {row}", world.cluster.name());
-    count.said.iter().for_each(|(said, times)| println!("         {times:4} times {said}"));
+    count.told().iter().for_each(|line| println!("         {line}"));
     row
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use jiff::Timestamp;
+
 use crate::smtp::Session;
 
 /// What the client was told about one message.
@@ -19,12 +21,12 @@ pub enum Outcome {
     Refused(String),
 }
 
-/// Outcomes by number; none while the message is under way.
+/// Outcomes by number, and when they came; none while the message is under way.
 #[derive(Default)]
-pub struct Ledger(Mutex<Vec<Option<Outcome>>>);
+pub struct Ledger(Mutex<Vec<Option<(Timestamp, Outcome)>>>);
 
 impl Ledger {
-    fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Option<Outcome>>> {
+    fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Option<(Timestamp, Outcome)>>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -33,7 +35,7 @@ impl Ledger {
     }
 
     /// Those from `start` on, or none as long as one of them is under way.
-    pub fn settled(&self, start: usize, end: usize) -> Option<Vec<Outcome>> {
+    pub fn settled(&self, start: usize, end: usize) -> Option<Vec<(Timestamp, Outcome)>> {
         self.entries()[start..end].iter().cloned().collect()
     }
 
@@ -45,7 +47,7 @@ impl Ledger {
             entries.len() - 1
         };
         let outcome = deliver(pid, address, to, number).unwrap_or_else(of_error);
-        self.entries()[number] = Some(outcome);
+        self.entries()[number] = Some((Timestamp::now(), outcome));
     }
 }
 

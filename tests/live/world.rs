@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use crate::cluster::Cluster;
 use crate::traffic::{Ledger, Maildirs, Outcome, recipient};
 
@@ -13,8 +15,8 @@ pub const POD: &str = "vmail-postfix-default-0";
 /// Domain, and an address in it that is valid all the time.
 pub const SERVED: [(&str, &str); 2] =
     [("example.org", "you@example.org"), ("example.net", "info@example.net")];
-/// For whatever comes right by itself: kubelet alone may wait five minutes between restarts of a container.
-const LIMIT: Duration = Duration::from_secs(420);
+/// For whatever comes right by itself, on a machine that may be busy.
+const LIMIT: Duration = Duration::from_secs(300);
 
 pub struct World {
     pub cluster: Cluster,
@@ -60,8 +62,19 @@ pub struct Count {
     /// Not delivered yet when all was converged.
     pub queued: usize,
     pub lost: usize,
-    /// The answers other than 250, and how often each was given.
-    pub said: BTreeMap<String, usize>,
+    /// The answers other than 250, and when each was given.
+    pub said: BTreeMap<String, Vec<Timestamp>>,
+}
+
+impl Count {
+    /// How often each answer other than 250 was given, and from when to when.
+    pub fn told(&self) -> Vec<String> {
+        let told = |(said, times): (&String, &Vec<Timestamp>)| {
+            let (first, last) = (times.first()?, times.last()?);
+            Some(format!("{:4} times from {first:.1} to {last:.1}: {said}", times.len()))
+        };
+        self.said.iter().filter_map(told).collect()
+    }
 }
 
 /// Polls until `check` answers, or tells what it said last.
@@ -286,16 +299,16 @@ impl World {
         })?;
         let mut count = Count { sent: outcomes.len(), ..Count::default() };
         let mut accepted = Vec::new();
-        for (number, outcome) in outcomes.iter().enumerate() {
+        for (number, (when, outcome)) in outcomes.iter().enumerate() {
             match outcome {
                 Outcome::Accepted => accepted.push(start + number),
                 Outcome::Later(said) => {
                     count.later += 1;
-                    *count.said.entry(said.clone()).or_default() += 1;
+                    count.said.entry(said.clone()).or_default().push(*when);
                 }
                 Outcome::Unanswered(said) => {
                     count.unanswered += 1;
-                    *count.said.entry(said.clone()).or_default() += 1;
+                    count.said.entry(said.clone()).or_default().push(*when);
                 }
                 Outcome::Refused(said) => {
                     count.refused += 1;
