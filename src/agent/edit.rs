@@ -128,7 +128,7 @@ mod tests {
         let text = "# about a\na = 1\n\n  2\n# b = 3\nc=\n";
         assert_eq!(parameters(text), [("a".into(), "1  2".into()), ("c".into(), String::new())]);
         let of = |name: &str| {
-            let services = services(&crate::postfix::main_cf::master_cf());
+            let services = services(&crate::postfix::main_cf::master_cf(false));
             services
                 .into_iter()
                 .filter(|(program, _)| program == name)

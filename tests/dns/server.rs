@@ -131,20 +131,17 @@ impl Server {
 
     /// A zone of the test's own.
     pub async fn zone(&self, name: &str, kind: &str) {
-        let mut zone = json!({"name": format!("{name}."), "kind": kind});
+        self.zone_with(name, kind, Vec::new()).await;
+    }
+
+    /// A zone of the test's own that has these RRsets from its first moment on.
+    pub async fn zone_with(&self, name: &str, kind: &str, rrsets: Vec<Value>) {
+        let mut zone = json!({"name": format!("{name}."), "kind": kind, "rrsets": rrsets});
         if kind == "Slave" {
             zone["masters"] = json!(["192.0.2.1"]);
         } else {
             zone["nameservers"] = json!(["ns.us.test."]);
         }
-        self.call(reqwest::Method::POST, "", zone).await;
-    }
-
-    /// A zone of the test's own that has these RRsets from its first moment on.
-    pub async fn zone_with(&self, name: &str, rrsets: Vec<Value>) {
-        let zone = json!({
-            "name": format!("{name}."), "kind": "Native", "nameservers": ["ns.us.test."], "rrsets": rrsets,
-        });
         self.call(reqwest::Method::POST, "", zone).await;
     }
 

@@ -67,7 +67,8 @@ async fn what_leaves_service_unasked_is_held_until_it_is_confirmed() {
     let names = "one.test\ntwo.test\nme@one.test\nme@two.test\nyou@one.test\nyou@two.test\n";
     let mut told: Vec<&str> = held.stored[HELD].lines().collect();
     let mut expected: Vec<&str> = names.lines().collect();
-    (told.sort_unstable(), expected.sort_unstable());
+    told.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(told, expected);
     assert_eq!([held.phase("one.test"), held.phase("two.test")], [Some("serving"); 2], "{held:#?}");
     assert_eq!(tables(&held), tables(&before));

@@ -514,7 +514,7 @@ async fn zone_changed(world: World<'_>) -> Story<'_> {
             contents.iter().map(|content| json!({ "content": content, "disabled": false })).collect();
         rrsets.push(json!({ "name": format!("{at}."), "type": kind, "ttl": ttl, "records": records }));
     }
-    pdns.zone_with(name, rrsets).await;
+    pdns.zone_with(name, "Native", rrsets).await;
     story.world.apply("MailDomain", "one", in_zone(name)).await;
     story.until("the move", async || pdns.get("one.test", name, "MX").await.is_none()).await;
     story.world.settle("the new zone", |state| state.all_ready(3)).await;

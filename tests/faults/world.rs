@@ -326,10 +326,6 @@ impl<'a> World<'a> {
         end(&self.operator);
     }
 
-    pub fn pdns(&self) -> &Server {
-        &self.parts.pdns
-    }
-
     pub fn dns(&self) -> std::net::SocketAddr {
         self.parts.pdns.dns
     }

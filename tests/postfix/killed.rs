@@ -111,7 +111,7 @@ fn at_each_step(
     };
     let mut died = Vec::new();
     for step in (1..).step_by(if all { 1 } else { 3 }) {
-        let volumes = filled.copy();
+        let volumes = filled.copy_with_mounts();
         after.mount(&volumes.revision());
         let vmail = volumes.seen_from_the_pod("var/vmail");
         let watched: Vec<PathBuf> = ["", ".vmail", ".archive", ".trash", "example.org", "example.com", OLD]

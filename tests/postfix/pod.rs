@@ -73,11 +73,19 @@ impl Volumes {
 
     /// New ones, with a copy of what is on the two volumes.
     pub fn copy(&self) -> Self {
+        self.copy_of(&["vmail", "spool"])
+    }
+
+    /// The same, and what is mounted.
+    pub fn copy_with_mounts(&self) -> Self {
+        self.copy_of(&["etc", "vmail", "spool"])
+    }
+
+    fn copy_of(&self, names: &[&str]) -> Self {
         let copy = Self::new();
-        for name in ["vmail", "spool"] {
-            let to = copy.sand.path().join(name);
-            fs::remove_dir(&to).unwrap();
-            let copied = Command::new("cp").arg("-a").args([&self.sand.path().join(name), &to]).status();
+        for name in names {
+            let paths = [self.sand.path().join(name), copy.sand.path().join(name)];
+            let copied = Command::new("cp").arg("-aT").args(paths).status();
             assert!(copied.as_ref().is_ok_and(ExitStatus::success), "{name}: {copied:?}");
         }
         copy
@@ -104,20 +112,6 @@ impl Volumes {
     /// Where the Secret with the certificate is mounted; not there unless a test makes it.
     pub fn tls(&self) -> PathBuf {
         self.sand.path().join("etc/tls")
-    }
-
-    /// The same once more.
-    pub fn copy(&self) -> Self {
-        let copy = Self::new();
-        for name in ["etc", "vmail", "spool"] {
-            let status = Command::new("cp")
-                .arg("-aT")
-                .args([self.sand.path().join(name), copy.sand.path().join(name)])
-                .status()
-                .unwrap();
-            assert!(status.success(), "{name}: {status}");
-        }
-        copy
     }
 
     /// How a path of the pod is called outside of its root, in its mount namespace.
