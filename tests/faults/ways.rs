@@ -836,14 +836,15 @@ async fn bad_neighbours(world: World<'_>) -> Story<'_> {
     story.arrives(number).await;
     story.world.apply("Mailbox", "new", json!({ "address": "new@one.test" })).await;
     story.world.settle("another mailbox", |state| state.all_ready(3)).await;
-    let deferred = story
+    story.traffic.stop();
+    let not_taken = story
         .traffic
         .sent()
         .iter()
         .filter(|sent| sent.to == YOU && !sent.taken)
         .map(|sent| format!("{sent:?}"))
         .collect::<Vec<_>>();
-    story.violations.extend(deferred);
+    story.violations.extend(not_taken);
     story.never_left(since);
     story
 }
