@@ -134,26 +134,17 @@ impl Server {
         self.zone_with(name, kind, Vec::new()).await;
     }
 
-<<<<<<< ours
-    /// A zone of the test's own that has these RRsets from its first moment on.
-    pub async fn zone_with(&self, name: &str, kind: &str, rrsets: Vec<Value>) {
-        let mut zone = json!({"name": format!("{name}."), "kind": kind, "rrsets": rrsets});
-=======
     /// A zone that has these RRsets from its first moment on.
     pub async fn zone_with(&self, name: &str, kind: &str, rrsets: Vec<Value>) {
         let mut zone = json!({"name": format!("{name}."), "kind": kind});
->>>>>>> theirs
         if kind == "Slave" {
             zone["masters"] = json!(["192.0.2.1"]);
         } else {
             zone["nameservers"] = json!(["ns.us.test."]);
         }
-<<<<<<< ours
-=======
         if !rrsets.is_empty() {
             zone["rrsets"] = Value::Array(rrsets);
         }
->>>>>>> theirs
         self.call(reqwest::Method::POST, "", zone).await;
     }
 
