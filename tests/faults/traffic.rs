@@ -32,6 +32,13 @@ pub struct Sent {
     pub taken: bool,
 }
 
+impl Sent {
+    /// The queue id of a message that was taken.
+    pub fn id(&self) -> Option<String> {
+        self.reply.rsplit_once(" queued as ").filter(|_| self.taken).map(|(_, id)| id.to_owned())
+    }
+}
+
 /// The client, until it is dropped.
 pub struct Traffic {
     sent: Arc<Mutex<Vec<Sent>>>,
@@ -196,26 +203,24 @@ pub fn delivered(vmail: &Path) -> BTreeMap<usize, BTreeSet<String>> {
 #[derive(Clone, Debug)]
 pub struct Queued {
     pub queue: String,
+    pub id: String,
     pub sender: String,
-    pub number: Option<usize>,
     pub recipients: Vec<String>,
 }
 
-/// What is in the queue. The number is in the message itself.
+/// What is in the queue.
 pub fn queue(pod: &Pod) -> Vec<Queued> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let listing = pod.postfix(&["postqueue", "-j"]);
     let lines = listing.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines
-        .map(|line| {
-            let content = pod.postfix(&["postcat", "-hq", &text(&line["queue_id"])]);
-            let recipients = line["recipients"].as_array().into_iter().flatten();
-            Queued {
-                queue: text(&line["queue_name"]),
-                sender: text(&line["sender"]),
-                number: content.lines().find_map(|line| line.strip_prefix("Subject: ")?.parse().ok()),
-                recipients: recipients.map(|recipient| text(&recipient["address"])).collect(),
-            }
-        })
-        .collect()
+    let queued = |line: Value| {
+        let recipients = line["recipients"].as_array().into_iter().flatten();
+        Queued {
+            queue: text(&line["queue_name"]),
+            id: text(&line["queue_id"]),
+            sender: text(&line["sender"]),
+            recipients: recipients.map(|recipient| text(&recipient["address"])).collect(),
+        }
+    };
+    lines.map(queued).collect()
 }
