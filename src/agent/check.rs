@@ -72,7 +72,6 @@ async fn programs(config: &Path, next: &Revision) -> Result<(), String> {
     let daemons = PathBuf::from(daemons.stdout.trim());
 
     let mut asked = JoinSet::new();
-    asked.spawn(master(daemons.join("master"), config.to_owned()));
     let mut services: BTreeSet<Service> =
         edit::services(next.file("master.cf")).into_iter().map(Service::new).collect();
     services.extend(transport_limits(next.file("main.cf")));
@@ -92,15 +91,6 @@ async fn programs(config: &Path, next: &Revision) -> Result<(), String> {
     let said: Vec<String> =
         said.into_iter().map(|(complaint, program)| format!("{program}: {complaint}")).collect();
     Err(said.join("; "))
-}
-
-/// master(8) logs what it cannot take where nobody reads it yet, and says no more than that by its exit status.
-async fn master(program: PathBuf, config: PathBuf) -> Option<(String, String)> {
-    let mut command = postfix_command(program, &config);
-    command.arg("-t");
-    let output = heard(run(command, "master -t", PROGRAM).await)?;
-    let complaint = "cannot take the configuration, perhaps its default_process_limit";
-    (!output.status.success()).then(|| ("master".to_owned(), complaint.to_owned()))
 }
 
 /// A program with its arguments.

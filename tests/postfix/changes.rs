@@ -102,7 +102,7 @@ fn a_parameter_that_postfix_cannot_take_closes_no_port_and_is_named() {
             ("anvil_rate_time_unit", "0", "anvil: invalid "),
             ("smtp_address_preference", "none", "smtp: bad "),
             ("smtp_tls_security_level", "much", "smtp: Invalid TLS level"),
-            ("default_process_limit", "all", "master: cannot take"),
+            ("default_process_limit", "all", "bad numerical configuration"),
             // Read when there is mail for the transport, and not before.
             ("virtual_destination_concurrency_limit", "all", "qmgr: bad numerical configuration"),
             ("smtp_destination_rate_delay", "-1", "qmgr: parameter "),

@@ -77,7 +77,6 @@ fn raw(pod: &Pod, request: &str) -> String {
     let mut stream = pod.connect(8025).expect("a connection");
     // A server that has heard enough closes while we still send, and a reset may take the answer with it.
     let _ = stream.write_all(request.as_bytes());
-    let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
@@ -94,7 +93,10 @@ fn no_form_of_asking_gets_the_report_without_the_token() {
         for told in ["example.org", "hash1", "uid-1", "podUid", &revision] {
             assert!(!answer.contains(told), "{shown}: {answer}");
         }
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{shown}: {answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4"),
+            "{shown}: {answer}"
+        );
         answer
     };
     let asked =
