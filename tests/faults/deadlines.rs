@@ -28,7 +28,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dns_server_that_will_not_come_back_can_be_given_up() {
-    let all = std::env::var("VMAIL_FAULTS").is_ok_and(|value| value == "all");
+    let all = crate::lanes::all();
     let mut parts = Parts::start().await;
     let world = World::start(&mut parts).await;
     let one = json!({ "domain": "one.test", "withdrawal": "Immediate" });

@@ -52,7 +52,7 @@ fn nothing_is_lost() {
     let (mut rows, violations) = (rows.concat(), violations.concat());
     rows.sort();
     println!(
-        "\n| fault | times | seconds | sent | accepted | 4xx | no answer | 5xx | delivered | duplicates | queued | lost | violations |"
+        "\n### A live cluster (I1, I2, I3)\n\n| fault | times | seconds | sent | accepted | 4xx | no answer | 5xx | delivered | duplicates | queued | lost | violations |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     rows.iter().for_each(|(_, row)| println!("{row}"));
