@@ -44,6 +44,11 @@ faults: install ## Crash the operator at every write, disturb its answers and vi
 	@tests/run-faults
 	$(done)
 
+.PHONY: bench
+bench: install ## The operator with 1,000 to 100,000 mailboxes: memory, CPU, writes, time; an hour
+	@cargo bench --locked --bench scale
+	$(done)
+
 ## The local cluster.
 
 .PHONY: install

@@ -1,0 +1,143 @@
+//! The cell: a real Postfix with its agent; the bench is its kubelet.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as KubePod};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+use vmail_operator::revision::{INDEX_FILE, Index, Report};
+
+use crate::pod::{Pod, TOKEN, Volumes};
+use crate::revision::mount_files;
+
+const POD: &str = "vmail-postfix-default-0";
+
+/// When a revision was mounted, and when the agent reported it as live.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    pub mounted: Option<Instant>,
+    pub live: Option<Instant>,
+}
+
+pub type Revisions = Arc<Mutex<BTreeMap<String, Times>>>;
+
+pub struct Cell {
+    pod: Arc<Pod>,
+    /// The port of this machine that leads to the agent.
+    pub agent_port: u16,
+    pub revisions: Revisions,
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        // Those who ask the agent hold on to the pod; with its first process everything in it ends.
+        let _ = kill(self.pod.process_one(), Signal::SIGKILL);
+    }
+}
+
+impl Cell {
+    /// Namespace `mail` with the pod of the cell `default`, whose volumes are empty.
+    pub async fn start(client: &kube::Client) -> Self {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = json!({ "metadata": { "name": "mail" } });
+        namespaces.create(&PostParams::default(), &of(namespace)).await.expect("a namespace");
+        let pods: Api<KubePod> = Api::namespaced(client.clone(), "mail");
+        let object = json!({
+            "metadata": { "name": POD }, "spec": { "containers": [{ "name": "postfix", "image": "none" }] },
+        });
+        let object: KubePod = pods.create(&PostParams::default(), &of(object)).await.expect("a pod");
+        let uid = object.metadata.uid.expect("a UID");
+        let pod = Arc::new(Pod::start(Volumes::new(), &["--settle-seconds", "0", "--pod-uid", &uid]));
+        let address = json!({ "podIP": "127.0.0.1", "podIPs": [{ "ip": "127.0.0.1" }], "phase": "Running" });
+        let patch = Patch::Merge(json!({ "status": address }));
+        pods.patch_status(POD, &PatchParams::default(), &patch).await.expect("a status");
+
+        let revisions = Revisions::default();
+        let maps = Api::namespaced(client.clone(), "mail");
+        tokio::spawn(kubelet(pods, maps, pod.volumes.revision(), revisions.clone()));
+        let (asked, noted) = (pod.clone(), revisions.clone());
+        std::thread::spawn(move || note_live(&asked, &noted));
+        Self { agent_port: forward(pod.clone()).await, pod, revisions }
+    }
+}
+
+fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("an object")
+}
+
+/// A port of this machine that leads to the agent in the pod.
+async fn forward(pod: Arc<Pod>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let pod = pod.clone();
+            tokio::spawn(async move {
+                let far = tokio::task::spawn_blocking(move || pod.connect(8025)).await;
+                let Ok(Ok(far)) = far else { return };
+                let far = far.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(far));
+                let Ok(mut far) = far else { return };
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    port
+}
+
+/// Writes the projected volume whenever the pod is poked.
+async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf, revisions: Revisions) {
+    let one = watcher::Config::default().fields(&format!("metadata.name={POD}"));
+    let changes = watcher(pods, one).default_backoff().applied_objects();
+    let mut changes = std::pin::pin!(changes);
+    let mut poked = String::new();
+    loop {
+        let Ok(Some(pod)) = changes.try_next().await else { continue };
+        let annotations = pod.metadata.annotations.unwrap_or_default();
+        let Some(value) = annotations.get("vmail.dev/revision").filter(|value| **value != poked) else {
+            continue;
+        };
+        poked.clone_from(value);
+        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=vmail-operator");
+        let Ok(all) = maps.list(&ours).await else { continue };
+        let mut files = BTreeMap::new();
+        for map in all.items {
+            if !map.metadata.name.unwrap_or_default().starts_with("vmail-default-") {
+                continue;
+            }
+            let data = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
+            files.extend(data);
+            files.extend(map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)));
+        }
+        let index = files.get(INDEX_FILE).and_then(|text| serde_json::from_slice::<Index>(text).ok());
+        let volume = volume.clone();
+        let _ = tokio::task::spawn_blocking(move || mount_files(&volume, &files)).await;
+        if let Some(index) = index {
+            let mut revisions = revisions.lock().expect("not poisoned");
+            revisions.entry(index.revision).or_default().mounted.get_or_insert(Instant::now());
+        }
+    }
+}
+
+/// Asks the agent what is live, and waits for each change.
+fn note_live(pod: &Pod, revisions: &Revisions) {
+    let mut etag = String::new();
+    loop {
+        let answer = pod.get(&format!("/v1/status?after={etag}"), Some(TOKEN));
+        let report = answer.ok().and_then(|(_, body)| serde_json::from_str::<Report>(&body).ok());
+        let Some(report) = report else {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            continue;
+        };
+        etag = report.etag();
+        if let Some(revision) = report.revision {
+            let mut revisions = revisions.lock().expect("not poisoned");
+            revisions.entry(revision).or_default().live.get_or_insert(Instant::now());
+        }
+    }
+}
