@@ -1,6 +1,7 @@
 //! A stand-in for the Postfix pod: the image's root file system, read-only, with namespaces of its own, the
 //! capabilities that the chart gives, and our binary as process 1.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -135,6 +136,24 @@ impl Volumes {
         let mut calls = steps.lines().filter(|line| line.contains('('));
         let sand = self.sand.path().display().to_string() + "/mnt/root/";
         calls.next_back().unwrap_or_default().replace(&sand, "")
+    }
+
+    /// What strace(1) saw, in its order: each system call, and that some thread made it for the n-th time. It counts so
+    /// too.
+    pub fn steps_of_each_thread(&self) -> Vec<(String, usize)> {
+        let steps = fs::read_to_string(self.steps()).unwrap();
+        let (mut made, mut seen) = (BTreeMap::new(), Vec::new());
+        for line in steps.lines() {
+            let Some((thread, rest)) = line.split_once(' ') else { continue };
+            let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
+            let count = made.entry((thread, call)).or_insert(0);
+            *count += 1;
+            let step = (call.to_owned(), *count);
+            if !seen.contains(&step) {
+                seen.push(step);
+            }
+        }
+        seen
     }
 
     /// What the pod wrote, also after its end.
