@@ -321,8 +321,9 @@ async fn run(parts: &mut Parts, restore: Restore) -> Row {
     let kept = records(&world).await;
 
     // It is lost.
-    let senders = Senders::start(world.dns(), world.pod.clone(), !restore.loses_dns());
+    // Nobody sends while files are copied: what comes and goes in the queue cannot be.
     let volumes = if restore.has_volumes() { world.pod.volumes.copy() } else { Volumes::new() };
+    let senders = Senders::start(world.dns(), world.pod.clone(), !restore.loses_dns());
     let _ = std::fs::remove_file(volumes.vmail().join("one.test/stuck"));
     senders.reach(None);
     world.lose().await;
