@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crate::pod::{Pod, Volumes, wait};
 use crate::revision::Wanted;
@@ -236,4 +237,67 @@ fn at_each_step_of_erasing() {
         crate::pod::set_mode(&volumes.vmail().join(directory), 0o700);
     }
     Way { filled: volumes, after: before(), may_go: &[], end: &[YOURS, KEPT], noted: |_| true }.go();
+}
+
+/// The agent is killed at moments from the first look at a new revision until it is saved. Without anything mounted the
+/// next pod serves one of the two, whole.
+#[test]
+fn at_any_moment_of_an_installation() {
+    let all = std::env::var("VMAIL_FAULTS").is_ok_and(|faults| faults == "all");
+    let (old, new) = (Wanted::one("one.example"), Wanted::one("two.example"));
+    let saved = |volumes: &Volumes| {
+        fs::read_to_string(volumes.spool().join("last-good/current/index.json")).unwrap_or_default()
+    };
+    let serving = || {
+        let pod = Pod::serving(&old);
+        wait("the saved revision", || saved(&pod.volumes).contains(&old.revision()).then_some(()));
+        pod
+    };
+    let undisturbed = serving();
+    let began = Instant::now();
+    new.mount(&undisturbed.volumes.revision());
+    wait("the saved revision", || saved(&undisturbed.volumes).contains(&new.revision()).then_some(()));
+    let (took, moments) = (began.elapsed(), if all { 40 } else { 4 });
+    drop(undisturbed);
+
+    let next = AtomicU32::new(0);
+    let found = Mutex::new(BTreeMap::new());
+    let try_one = |moment: u32| {
+        let pod = serving();
+        new.mount(&pod.volumes.revision());
+        std::thread::sleep(took * moment / moments);
+        let volumes = pod.crash();
+        for entry in fs::read_dir(volumes.revision()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.is_symlink() {
+                fs::remove_dir_all(path)
+            } else {
+                fs::remove_file(path)
+            }
+            .unwrap();
+        }
+        let pod = Pod::start(volumes, &[]);
+        let report = pod.wait_for_report("a revision", |report| report.revision.is_some());
+        let is_new = report.revision.as_deref() == Some(new.revision().as_str());
+        assert!(is_new || report.revision == Some(old.revision()), "after {moment}: {report:?}");
+        let (ours, other) = if is_new { ("two", "one") } else { ("one", "two") };
+        assert!(pod.rcpt(&format!("you@{ours}.example")).starts_with("250"), "after {moment}");
+        assert!(pod.rcpt(&format!("you@{other}.example")).starts_with("554"), "after {moment}");
+        *found.lock().unwrap().entry(ours).or_insert(0) += 1;
+        new.mount(&pod.volumes.revision());
+        pod.wait_for_revision(&new);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    match next.fetch_add(1, Ordering::Relaxed) {
+                        moment if moment <= moments => try_one(moment),
+                        _ => return,
+                    }
+                }
+            });
+        }
+    });
+    println!("killed within {took:?}, and served then: {:?}", found.into_inner().unwrap());
 }
