@@ -44,6 +44,11 @@ pub(crate) use described;
 /// Content type of what [`exposition`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// A count as a gauge takes it.
+pub fn number(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
 /// All metrics of a registry as text.
 pub fn exposition(registry: &Registry) -> String {
     let mut text = String::new();

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::queue::Queue;
-use crate::metrics::{Labels, described, exposition};
+use crate::metrics::{Labels, described, exposition, number};
 use crate::revision::Report;
 
 described! {
@@ -146,7 +146,7 @@ impl Metrics {
         {
             counter.inner().store(count, Ordering::Relaxed);
         }
-        all.draining.set(number(report.queued.values().sum()));
+        all.draining.set(number(report.queued.values().sum::<u64>()));
         all.tls_offered.set(report.tls.not_after.is_some().into());
         all.tls_rejected.set(report.tls.rejected.into());
         all.tls_expiry.set(report.tls.not_after.map_or(0, |time| time.as_second()));
@@ -186,10 +186,6 @@ impl Metrics {
         let labels = vec![("transport", transport.to_owned()), ("status", status.to_owned())];
         self.0.deliveries.get_or_create(&labels).inc();
     }
-}
-
-fn number(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

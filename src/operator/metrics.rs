@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::directory::Fill;
-use crate::metrics::{Labels, described, exposition};
+use crate::metrics::{Labels, described, exposition, number};
 use crate::records::Phase;
 
 described! {
@@ -272,10 +272,6 @@ pub fn phase_name(phase: &Phase) -> &'static str {
         Phase::Leaving => PHASES[3],
         Phase::Withdrawn { .. } => PHASES[4],
     }
-}
-
-fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
