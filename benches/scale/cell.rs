@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use vmail_operator::revision::{INDEX_FILE, Index, Report};
 
+use crate::forward::forward;
 use crate::pod::{Pod, TOKEN, Volumes};
 use crate::revision::mount_files;
 
@@ -63,31 +64,13 @@ impl Cell {
         tokio::spawn(kubelet(pods, maps, pod.volumes.revision(), revisions.clone()));
         let (asked, noted) = (pod.clone(), revisions.clone());
         std::thread::spawn(move || note_live(&asked, &noted));
-        Self { agent_port: forward(pod.clone()).await, pod, revisions }
+        let (agent_port, _) = forward(pod.clone()).await;
+        Self { agent_port, pod, revisions }
     }
 }
 
 fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object")
-}
-
-/// A port of this machine that leads to the agent in the pod.
-async fn forward(pod: Arc<Pod>) -> u16 {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let pod = pod.clone();
-            tokio::spawn(async move {
-                let far = tokio::task::spawn_blocking(move || pod.connect(8025)).await;
-                let Ok(Ok(far)) = far else { return };
-                let far = far.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(far));
-                let Ok(mut far) = far else { return };
-                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-            });
-        }
-    });
-    port
 }
 
 /// Writes the projected volume whenever the pod is poked.

@@ -8,6 +8,8 @@
 #[allow(dead_code)]
 mod apiserver;
 mod cell;
+#[path = "../../tests/faults/forward.rs"]
+mod forward;
 mod objects;
 mod operator;
 #[path = "../../tests/postfix/pod.rs"]

@@ -77,13 +77,7 @@ async fn signed_zones_stay_valid() {
         ("salted.test", Some("1 0 2 ab")),
     ];
     for (zone, nsec3) in kinds.into_iter().take(if all_faults() { 4 } else { 2 }) {
-        server.zone(zone, "Native").await;
-        server.put(zone, &format!("www.{zone}"), "A", 60, &["192.0.2.7"]).await;
-        server.pdnsutil(&["secure-zone", zone]);
-        if let Some(nsec3) = nsec3 {
-            server.pdnsutil(&["set-nsec3", zone, nsec3]);
-        }
-        server.pdnsutil(&["rectify-zone", zone]);
+        signed_zone(&server, zone, nsec3).await;
         for domain in
             [format!("a.deep.{zone}"), zone.to_owned()].iter().take(if all_faults() { 2 } else { 1 })
         {
@@ -101,13 +95,7 @@ async fn a_signed_zone_that_is_not_rectified_by_itself_is_rectified() {
     let server = server_with("gsqlite3-dnssec=yes\ndnssec-key-cache-ttl=0\ndomain-metadata-cache-ttl=0");
     let pdns = server.client();
     for (zone, nsec3) in [("off.test", None), ("off3.test", Some("1 0 0 -"))] {
-        server.zone(zone, "Native").await;
-        server.put(zone, &format!("www.{zone}"), "A", 60, &["192.0.2.7"]).await;
-        server.pdnsutil(&["secure-zone", zone]);
-        if let Some(nsec3) = nsec3 {
-            server.pdnsutil(&["set-nsec3", zone, nsec3]);
-        }
-        server.pdnsutil(&["rectify-zone", zone]);
+        signed_zone(&server, zone, nsec3).await;
         server.set_zone(zone, serde_json::json!({ "api_rectify": false })).await;
         let domain = format!("a.deep.{zone}");
         publish(&pdns, &wish(&domain), &go).await.expect("published");
@@ -115,4 +103,15 @@ async fn a_signed_zone_that_is_not_rectified_by_itself_is_rectified() {
         withdraw(&pdns, &farewell(&domain), &go).await.expect("withdrawn");
         all_valid(&server, zone, &domain, false);
     }
+}
+
+/// A zone with keys and an address in it; with NSEC3 of these parameters, or NSEC.
+async fn signed_zone(server: &Server, zone: &str, nsec3: Option<&str>) {
+    server.zone(zone, "Native").await;
+    server.put(zone, &format!("www.{zone}"), "A", 60, &["192.0.2.7"]).await;
+    server.pdnsutil(&["secure-zone", zone]);
+    if let Some(nsec3) = nsec3 {
+        server.pdnsutil(&["set-nsec3", zone, nsec3]);
+    }
+    server.pdnsutil(&["rectify-zone", zone]);
 }

@@ -25,6 +25,7 @@ mod deadlines;
 mod draining;
 mod events;
 mod fault;
+mod forward;
 mod lanes;
 mod lists;
 mod proxy;

@@ -25,6 +25,7 @@ use vmail_operator::revision::INDEX_FILE;
 
 use crate::apiserver::ApiServer;
 use crate::fault::Side;
+use crate::forward::forward;
 use crate::pod::{Pod, TOKEN, Volumes};
 use crate::proxy::{self, Shared, Tally};
 use crate::revision::mount_files;
@@ -580,26 +581,6 @@ fn without_times(text: &str) -> String {
             if is_time { "TIME ".to_owned() } else { word.to_owned() }
         })
         .collect()
-}
-
-/// A port of this machine that leads to the agent in the pod.
-async fn forward(pod: Arc<Pod>) -> (u16, tokio::task::JoinHandle<()>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let task = tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let pod = pod.clone();
-            tokio::spawn(async move {
-                let far = tokio::task::spawn_blocking(move || pod.connect(8025)).await;
-                let Ok(Ok(far)) = far else { return };
-                // A socket of the standard library blocks until it is told otherwise.
-                let far = far.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(far));
-                let Ok(mut far) = far else { return };
-                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-            });
-        }
-    });
-    (port, task)
 }
 
 /// Writes the projected volume whenever the pod is poked.
