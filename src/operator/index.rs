@@ -66,7 +66,7 @@ pub struct PodSeen {
     pub uid: String,
     /// Where its agent answers; absent until it has an address.
     pub ip: Option<String>,
-    /// Why a container of it does not run, if it does not.
+    /// Why it has no node, or a container of it does not run, if that is so.
     pub waiting: Option<String>,
 }
 
@@ -445,15 +445,21 @@ fn is_late<T>(known: Option<&Known<T>>, meta: &ObjectMeta) -> bool {
 
 fn pod_seen(pod: &Pod) -> PodSeen {
     let status = pod.status.as_ref();
+    let said = |reason: &Option<String>, message: &Option<String>| {
+        format!("{} {}", reason.as_deref().unwrap_or("waiting"), message.as_deref().unwrap_or(""))
+    };
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let unscheduled = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+        .map(|condition| said(&condition.reason, &condition.message));
     let containers = status.and_then(|status| status.container_statuses.as_ref());
     let waiting = containers.into_iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        Some(format!(
-            "{} {}",
-            waiting.reason.as_deref().unwrap_or("waiting"),
-            waiting.message.as_deref().unwrap_or("")
-        ))
+        Some(said(&waiting.reason, &waiting.message))
     });
+    let waiting = unscheduled.or(waiting);
     PodSeen {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         ip: status.and_then(|status| status.pod_ip.clone()),

@@ -220,7 +220,9 @@ impl Cluster {
     /// What one wants to know when something went wrong.
     pub fn tell(&self) {
         for command in [
-            "kubectl get pods,md,mbx,ma -A -o wide",
+            "kubectl get nodes,pods,md,mbx,ma -A -o wide",
+            "kubectl describe nodes",
+            "kubectl describe pods -n mail",
             "kubectl logs -n mail deploy/vmail-operator --tail=60",
             "kubectl logs -n mail vmail-postfix-default-0 --tail=60",
             "kubectl get configmaps -n mail -o name",
@@ -231,6 +233,23 @@ impl Cluster {
             let said = self.exec(&command, "").unwrap_or_else(|error| error);
             eprintln!("--- {}: {}\n{said}", self.name, command.join(" "));
         }
+        for program in ["apiserver", "controllers", "scheduler", "containerd", "kubelet"] {
+            let log = format!("{}/log/{program}.log", self.env("CLUSTER_STATE"));
+            let said = self.exec(&["tail", "-n", "40", &log], "").unwrap_or_else(|error| error);
+            eprintln!("--- {}: {log}\n{said}", self.name);
+        }
+        eprintln!("--- {}: {}", self.name, self.summary());
+    }
+
+    /// In a few lines: which of the cluster's programs do not run, and how far each node and each pod has come.
+    pub fn summary(&self) -> String {
+        let output = Command::new(&self.script).args(["status", "--name", &self.name]).output();
+        let status = output.expect("the script runs").stdout;
+        let status = String::from_utf8_lossy(&status);
+        let stopped = status.lines().filter(|line| line.contains("does not run")).map(str::to_owned);
+        let path = "jsonpath={range .items[*]}{.kind} {.metadata.name} on {.spec.nodeName}: {.status.phase}{range .spec.taints[*]} taint {.key}{end}{range .status.conditions[?(@.status!=\"True\")]} {.type}={.status} {.reason}{end}{range .status.containerStatuses[*]} {.state}{end}\n{end}";
+        let objects = self.kubectl(&["get", "nodes,pods", "-A", "-o", path]).unwrap_or_else(|error| error);
+        stopped.chain(objects.lines().map(str::to_owned)).collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -167,9 +167,6 @@ fn api_away(world: &World, seconds: u64) -> Result<(), String> {
     std::thread::sleep(Duration::from_secs(seconds));
     let during = world.ledger.count();
     world.cluster.program("start", "apiserver");
-    until("the API server answers", Duration::from_secs(120), || {
-        world.cluster.kubectl(&["get", "--raw", "/readyz"])
-    })?;
     // What the node's controller thinks of a node that said nothing shows only now.
     std::thread::sleep(Duration::from_secs(10));
     let count = world.count(before)?;
@@ -215,14 +212,8 @@ fn reboot(world: &World) -> Result<(), String> {
         "for c in /proc/[0-9]*/cgroup; do grep -q kubepods $c 2>/dev/null || continue; p=${c#/proc/}; kill -9 ${p%/cgroup} || true; done
          kill -9 $(pgrep -x containerd-shim) || true",
     )?;
-    // Nothing starts a program again here that gave up because nobody answered it.
     for program in programs.iter().rev() {
         world.cluster.program("start", program);
-        if *program == "apiserver" {
-            until("the API server answers", Duration::from_secs(120), || {
-                world.cluster.kubectl(&["get", "--raw", "/readyz"])
-            })?;
-        }
     }
     Ok(())
 }

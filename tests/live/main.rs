@@ -88,7 +88,7 @@ fn try_fault(world: &World, fault: &Fault) -> String {
     for _ in 0..times {
         for step in [fault.run, World::converge] {
             if let Err(error) = step(world) {
-                world.violation(format!("{}: {error}", fault.name));
+                world.violation(format!("{}: {error}; {}", fault.name, world.cluster.summary()));
             }
         }
     }
