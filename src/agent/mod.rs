@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +172,14 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     };
     let server = tokio::spawn(http::serve(listener, report::router(endpoint)));
 
+    let _claim = tokio::select! {
+        claim = claim(&options.spool_dir, &report, &pulse) => claim?,
+        signal = signals.next() => {
+            tracing::info!("{signal}: ending");
+            server.abort();
+            return Ok(());
+        }
+    };
     let (draining, drained) = watch::channel(BTreeSet::new());
     let volumes = [("vmail", options.vmail_dir.clone()), ("spool", options.spool_dir.clone())];
     let storage = tokio::spawn(watch_storage(volumes, report.clone()));
@@ -198,6 +206,32 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
     result
 }
 
+/// Waits until no other agent works on the volume with the queue.
+async fn claim(
+    spool: &Path,
+    report: &watch::Sender<Report>,
+    pulse: &Pulse,
+) -> Result<spool::Claim, AgentError> {
+    let mut told = false;
+    loop {
+        if let Some(claim) = spool::claim(spool).map_err(AgentError::Prepare)? {
+            return Ok(claim);
+        }
+        if !told {
+            let message = format!(
+                "the agent of another pod still works on {}; this one waits until it has ended. If it does not end, see \
+                 whether a node runs on that cannot be reached",
+                spool.display()
+            );
+            tracing::warn!("{message}");
+            report.send_modify(|report| report.storage.message = message);
+            told = true;
+        }
+        pulse.allow(Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -218,7 +252,7 @@ impl Signals {
 }
 
 /// Wakes the keeper when kubelet swaps `..data`. Without it, the keeper's timer finds the change.
-fn watch_directory(directory: &std::path::Path, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+fn watch_directory(directory: &Path, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             changed.notify_one();

@@ -1,6 +1,7 @@
-//! The directories that Postfix wants on a volume that may be new, or that kubelet has given to a group.
+//! The spool volume: held by one agent at a time, with the directories that Postfix wants. It may be new, or kubelet may
+//! have given it to a group.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::path::Path;
@@ -33,6 +34,31 @@ enum Owner {
     Root,
     Postfix,
     Drop,
+}
+
+/// Keeps every other agent off the volume, until it is dropped or its process ends in whatever way.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: File,
+}
+
+/// Claims the volume, or gives `None` while another agent works on it: that of a pod that was deleted by force and has not
+/// ended, or one that a node goes on running which nobody reaches.
+///
+/// Two Postfix on one queue lose mail. master(8) has a lock of its own, but by then the queue was put in order by
+/// postsuper(1), which must not run beside a Postfix.
+///
+/// # Errors
+/// When the file cannot be made, or the file system knows no flock(2).
+pub fn claim(spool: &Path) -> io::Result<Option<Claim>> {
+    let path = spool.join("agent.lock");
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(named)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(Claim { _lock: lock })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(named(error)),
+    }
 }
 
 /// Makes the queue and data directories, with the owners and modes that Postfix wants. A long queue is not walked, unless

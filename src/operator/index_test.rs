@@ -312,9 +312,8 @@ fn a_pod_that_a_list_does_not_name_is_gone() {
 
 #[test]
 fn a_pod_says_why_it_waits() {
-    let waiting = |status: &str| {
-        pod_seen(&serde_yaml::from_str(&format!("status: {status}")).expect("a pod")).waiting
-    };
+    let waiting =
+        |status: &str| pod_seen(&serde_yaml::from_str(&format!("status: {status}")).expect("a pod")).waiting;
     let unscheduled = "{conditions: [{type: PodScheduled, status: 'False', reason: Unschedulable, message: 0/3 nodes are available}]}";
     assert_eq!(waiting(unscheduled).as_deref(), Some("Unschedulable 0/3 nodes are available"));
     let pulling = "{conditions: [{type: PodScheduled, status: 'True'}], containerStatuses: [{name: postfix, image: i, imageID: i, ready: false, restartCount: 0, state: {waiting: {reason: ErrImagePull}}}]}";

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use vmail_operator::revision::{INDEX_FILE, Index};
+use vmail_operator::revision::{INDEX_FILE, Index, Report};
 
 use crate::pod::{Pod, Smtp, Volumes, meanwhile, wait};
 use crate::revision::{Wanted, mount_files};
@@ -122,6 +122,25 @@ fn a_parameter_that_postfix_cannot_take_closes_no_port_and_is_named() {
     assert_eq!(reloads(&pod), before);
     assert!(asked > 20, "{asked}");
     println!("asked {asked} times");
+}
+
+/// As after `kubectl delete pod --force`: the pod is there again before the old one has ended.
+#[test]
+fn a_pod_waits_until_another_is_off_its_volumes() {
+    let first = Wanted::one("example.org");
+    let old = Pod::serving(&first);
+    let second = first.mailbox("me@example.org");
+    let new = Pod::start(old.volumes.shared(), &[]);
+    let waiting = |report: &Report| report.storage.message.contains("another pod still works on");
+    new.wait_for_report("that it waits", waiting);
+    second.mount(&old.volumes.revision());
+    old.wait_for_revision(&second);
+    assert!(old.rcpt("me@example.org").starts_with("250 "));
+    assert_eq!(new.report().expect("a report").revision, None);
+    drop(old);
+    let report = new.wait_for_revision(&second);
+    assert_eq!(report.rejected, None);
+    assert!(new.rcpt("me@example.org").starts_with("250 "));
 }
 
 /// What is refused by a program is tried again, since it may have wanted for something else, and told once.

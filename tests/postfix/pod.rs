@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
@@ -53,7 +53,7 @@ exec $UNDER chroot root setpriv --bounding-set="-all,$CAPABILITIES" --inh-caps=-
 
 /// The files that outlive a pod: what is mounted, and its two volumes.
 pub struct Volumes {
-    sand: TempDir,
+    sand: Arc<TempDir>,
 }
 
 impl Volumes {
@@ -69,7 +69,12 @@ impl Volumes {
         fs::write(sand.path().join("token"), TOKEN).unwrap();
         fs::create_dir(sand.path().join("etc/token")).unwrap();
         fs::write(sand.path().join("etc/token/token"), format!("{TOKEN}\n")).unwrap();
-        Self { sand }
+        Self { sand: Arc::new(sand) }
+    }
+
+    /// The same, for another pod beside this one.
+    pub fn shared(&self) -> Self {
+        Self { sand: self.sand.clone() }
     }
 
     /// New ones, with a copy of what is on the two volumes.
