@@ -1,5 +1,5 @@
-# What is built once and kept in the cache: the Kubernetes programs, helm, CoreDNS, the base of all images, and what
-# tests ask.
+# What is built once and kept in the cache: the Kubernetes programs, helm and its tests, CoreDNS, the base of all images,
+# and what tests ask.
 # shellcheck shell=bash
 
 # A cluster that calls itself v0.0.0 is refused by every chart that says which versions it supports.
@@ -21,6 +21,7 @@ go_flags() {
 kube_dir() { echo "$CACHE/kubernetes-$(key "$HERE/go.mod" "$HERE/go.sum" -- "$(go_flags)")"; }
 helm_dir() { echo "$CACHE/helm-$(key "$HERE/helm/go.mod" "$HERE/helm/go.sum")"; }
 coredns_dir() { echo "$CACHE/coredns-$(key "$HERE"/coredns/{go.mod,go.sum,main.go})"; }
+unittest_dir() { echo "$CACHE/helm-unittest-$(key "$HERE"/../chart/{go.mod,go.sum})"; }
 health_dir() { echo "$CACHE/health-$(key "$HERE"/../health/{go.mod,go.sum,*.go})"; }
 base_dir() { echo "$CACHE/base-$(key -- "${BASE_RECIPE[@]}" "$(dpkg --print-architecture)")"; }
 busybox_dir() { echo "$CACHE/busybox-$(key "$(command -v busybox)" "$HERE/busybox/Containerfile")"; }
@@ -67,6 +68,12 @@ make_helm() {
     go_build "$1" "$HERE/helm" helm.sh/helm/v4/cmd/helm
 }
 
+make_unittest() {
+    need go
+    say "building helm-unittest (about 1 minute)"
+    go_build "$1" "$HERE/../chart" github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+}
+
 make_coredns() {
     need go
     say "building CoreDNS (about 1 minute)"
@@ -102,6 +109,7 @@ cmd_build() {
     make_cached "$(busybox_dir)" with_store make_busybox
     make_cached "$(coredns_dir)" make_coredns
     make_cached "$(helm_dir)" make_helm
+    make_cached "$(unittest_dir)" make_unittest
     make_cached "$(health_dir)" make_health
     make_cached "$(kube_dir)" make_kube
     say "everything is built, in $CACHE"
