@@ -125,7 +125,7 @@ impl ApiServer {
                 format!("--service-account-key-file={}", key.display()),
                 format!("--service-account-signing-key-file={}", key.display()),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
+                "--service-cluster-ip-range=10.96.0.0/24,fd00:96::/112".to_owned(),
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
                 "--authorization-mode=RBAC".to_owned(),
             ],

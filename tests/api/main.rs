@@ -3,6 +3,7 @@
 
 mod apiserver;
 mod apply;
+mod chart;
 mod events;
 mod health;
 mod kubectl;

@@ -22,6 +22,7 @@ kube_dir() { echo "$CACHE/kubernetes-$(key "$HERE/go.mod" "$HERE/go.sum" -- "$(g
 helm_dir() { echo "$CACHE/helm-$(key "$HERE/helm/go.mod" "$HERE/helm/go.sum")"; }
 coredns_dir() { echo "$CACHE/coredns-$(key "$HERE"/coredns/{go.mod,go.sum,main.go})"; }
 unittest_dir() { echo "$CACHE/helm-unittest-$(key "$HERE"/../chart/{go.mod,go.sum})"; }
+monitoring_dir() { echo "$CACHE/monitoring-$(key "$HERE"/../chart/monitoring/{go.mod,go.sum})"; }
 health_dir() { echo "$CACHE/health-$(key "$HERE"/../health/{go.mod,go.sum,*.go})"; }
 base_dir() { echo "$CACHE/base-$(key -- "${BASE_RECIPE[@]}" "$(dpkg --print-architecture)")"; }
 busybox_dir() { echo "$CACHE/busybox-$(key "$(command -v busybox)" "$HERE/busybox/Containerfile")"; }
@@ -74,6 +75,17 @@ make_unittest() {
     go_build "$1" "$HERE/../chart" github.com/helm-unittest/helm-unittest/cmd/helm-unittest
 }
 
+# Files of a module: definitions that nobody compiles.
+make_monitoring() {
+    need go
+    local module=github.com/prometheus-operator/prometheus-operator dir kind
+    dir=$(cd "$HERE/../chart/monitoring" && go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    for kind in podmonitors prometheusrules; do
+        cp "$dir/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$1/$kind.yaml"
+    done
+    chmod 0644 "$1"/*.yaml
+}
+
 make_coredns() {
     need go
     say "building CoreDNS (about 1 minute)"
@@ -110,6 +122,7 @@ cmd_build() {
     make_cached "$(coredns_dir)" make_coredns
     make_cached "$(helm_dir)" make_helm
     make_cached "$(unittest_dir)" make_unittest
+    make_cached "$(monitoring_dir)" make_monitoring
     make_cached "$(health_dir)" make_health
     make_cached "$(kube_dir)" make_kube
     say "everything is built, in $CACHE"

@@ -1,0 +1,97 @@
+//! What the chart renders, asked of a real API server: it is valid to the last field, keeps the Pod Security Standards that
+//! the documentation names, and can be upgraded.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::apiserver::{ApiServer, built, run};
+
+const NAMESPACE: &str = "mail";
+
+struct Chart<'a> {
+    server: &'a ApiServer,
+    helm: PathBuf,
+    dir: PathBuf,
+}
+
+impl Chart<'_> {
+    /// The values files of the chart's `ci/`.
+    fn values(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir.join("ci")).expect("a directory");
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        files.sort();
+        files
+    }
+
+    fn render(&self, values: &str, more: &[&str]) -> String {
+        let mut helm = Command::new(&self.helm);
+        helm.args(["template", "vmail"]).arg(&self.dir).arg("--namespace").arg(NAMESPACE);
+        helm.arg("--values").arg(self.dir.join("ci").join(values)).args(more);
+        run(&mut helm, "").unwrap_or_else(|error| panic!("{values} {more:?}: {error}"))
+    }
+
+    /// As `helm` applies it, but stricter: an unknown field, a field twice and whatever the server warns of are errors.
+    fn apply(&self, manifests: &str, more: &[&str]) -> Result<String, String> {
+        let mut kubectl = self.server.kubectl();
+        kubectl.args(["apply", "--server-side", "--force-conflicts", "--validate=strict"]);
+        run(kubectl.args(["--warnings-as-errors", "-f", "-"]).args(more), manifests)
+    }
+
+    fn try_out(&self, manifests: &str) -> Result<String, String> {
+        self.apply(manifests, &["--dry-run=server"])
+    }
+
+    /// Whether the pods of a template keep a Pod Security Standard.
+    fn keeps(&self, standard: &str, values: &str, template: &str) -> Result<String, String> {
+        let label = format!("pod-security.kubernetes.io/warn={standard}");
+        run(self.server.kubectl().args(["label", "--overwrite", "namespace", NAMESPACE, &label]), "")?;
+        let tried =
+            self.try_out(&self.render(values, &["--show-only", &format!("templates/{template}.yaml")]));
+        run(
+            self.server.kubectl().args(["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/warn-"]),
+            "",
+        )?;
+        tried
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_what_the_chart_renders() {
+    let server = ApiServer::start().await;
+    let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vmail-operator"));
+    let chart = Chart { server: &server, helm: built("helm"), dir };
+    let kubectl = |arguments: &[&str]| run(server.kubectl().args(arguments), "").expect("kubectl succeeds");
+    kubectl(&["create", "namespace", NAMESPACE]);
+    let definitions = built("monitoring");
+    kubectl(&["apply", "--server-side", "-f", &definitions.display().to_string()]);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
+
+    for file in chart.values() {
+        let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+        let tried = chart.try_out(&chart.render(name, &[])).unwrap_or_else(|error| panic!("{name}: {error}"));
+        println!("{name}: {} objects", tried.lines().count());
+    }
+
+    // charts/vmail-operator/README.md names both standards.
+    chart.keeps("restricted", "minimal-values.yaml", "operator-deployment").expect("restricted");
+    chart.keeps("baseline", "minimal-values.yaml", "postfix-statefulset").expect("baseline");
+    for (standard, values) in [("restricted", "minimal-values.yaml"), ("baseline", "everything-values.yaml")]
+    {
+        let refused =
+            chart.keeps(standard, values, "postfix-statefulset").expect_err("Postfix, or its hostNetwork");
+        assert!(refused.contains("would violate PodSecurity"), "{refused}");
+    }
+
+    // An installation takes every other value in an upgrade, but for the volumes.
+    chart.apply(&chart.render("minimal-values.yaml", &[]), &[]).expect("applied");
+    let volumes = ["storage.vmail", "storage.spool"].map(|path| format!("{path}.storageClass="));
+    let mut same = vec!["--set", "fullnameOverride=vmail,storage.vmail.size=10Gi,storage.spool.size=5Gi"];
+    volumes.iter().for_each(|volume| same.extend(["--set", volume.as_str()]));
+    // The first family of a Service cannot change.
+    same.extend(["--set", "service.ipFamilies={IPv4,IPv6}"]);
+    chart.try_out(&chart.render("everything-values.yaml", &same)).expect("upgraded");
+    let refused = chart
+        .try_out(&chart.render("minimal-values.yaml", &["--set", "storage.vmail.size=20Gi"]))
+        .expect_err("a StatefulSet keeps its volumes");
+    assert!(refused.contains("updates to statefulset spec"), "{refused}");
+}
