@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::apiserver::{ApiServer, built, run};
 
 const NAMESPACE: &str = "mail";
@@ -84,11 +86,10 @@ async fn the_api_server_takes_what_the_chart_renders() {
 
     // An installation takes every other value in an upgrade, but for the volumes.
     chart.apply(&chart.render("minimal-values.yaml", &[]), &[]).expect("applied");
-    let volumes = ["storage.vmail", "storage.spool"].map(|path| format!("{path}.storageClass="));
-    let mut same = vec!["--set", "fullnameOverride=vmail,storage.vmail.size=10Gi,storage.spool.size=5Gi"];
-    volumes.iter().for_each(|volume| same.extend(["--set", volume.as_str()]));
+    let volume = |size: &str| json!({ "size": size, "storageClass": "", "accessMode": "ReadWriteOnce" });
+    let storage = format!("storage={}", json!({ "vmail": volume("10Gi"), "spool": volume("5Gi") }));
     // The first family of a Service cannot change.
-    same.extend(["--set", "service.ipFamilies={IPv4,IPv6}"]);
+    let same = ["--set", "fullnameOverride=vmail,service.ipFamilies={IPv4,IPv6}", "--set-json", &storage];
     chart.try_out(&chart.render("everything-values.yaml", &same)).expect("upgraded");
     let refused = chart
         .try_out(&chart.render("minimal-values.yaml", &["--set", "storage.vmail.size=20Gi"]))

@@ -16,11 +16,18 @@ app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Takes (dict "root" $ "image" .Values.image.…). */}}
 {{- define "vmail.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest | quote -}}
+{{- else -}}
 {{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) | quote -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "vmail.agentTokenSecret" -}}
@@ -42,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
         "storage" (mergeOverwrite (deepCopy $.Values.storage) (default dict $given.storage))
         "tls" (mergeOverwrite (deepCopy $.Values.tls) (default dict $given.tls))
   -}}
-  {{- range list "resources" "nodeSelector" "tolerations" "affinity" -}}
+  {{- range list "resources" "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" -}}
     {{- $_ := set $cell . (ternary (get $given .) (get $.Values.postfix .) (hasKey $given .)) -}}
   {{- end -}}
   {{- $_ := set $cells $name $cell -}}

@@ -28,6 +28,7 @@
 {{- end -}}
 {{- $seen := dict -}}
 {{- $taken := dict -}}
+{{- $claims := dict -}}
 {{- range $name, $cell := include "vmail.cells" . | fromJson -}}
   {{- $path := ternary "hostname" (printf "cells.%s.hostname" $name) (and (eq $name "default") (eq $cell.hostname $.Values.hostname)) -}}
   {{- if not $cell.hostname -}}
@@ -54,6 +55,17 @@
       {{- $errors = append $errors (printf "cells.%s.service.%s: `%s` is already that of the cell `%s`; each cell needs one of its own" $name $field $address (get $taken $address)) -}}
     {{- else -}}
       {{- $_ := set $taken $address $name -}}
+    {{- end -}}
+  {{- end -}}
+  {{- /* Two Postfixes on one queue, or two cells in one directory of Maildirs, would lose mail. */ -}}
+  {{- range $volume, $given := $cell.storage -}}
+    {{- if $given.existingClaim -}}
+      {{- $path := printf "cells.%s.storage.%s" $name $volume -}}
+      {{- if hasKey $claims $given.existingClaim -}}
+        {{- $errors = append $errors (printf "%s.existingClaim: `%s` is already that of %s; each volume needs one of its own" $path $given.existingClaim (get $claims $given.existingClaim)) -}}
+      {{- else -}}
+        {{- $_ := set $claims $given.existingClaim $path -}}
+      {{- end -}}
     {{- end -}}
   {{- end -}}
   {{- /* The pods of a StatefulSet carry its name and a hash as a label of at most 63 characters. */ -}}
