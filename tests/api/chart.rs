@@ -1,12 +1,15 @@
 //! What the chart renders, asked of a real API server: it is valid to the last field, keeps the Pod Security Standards that
-//! the documentation names, and can be upgraded.
+//! the documentation names, and can be upgraded, the definitions of the kinds with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::apiserver::{ApiServer, built, run};
+use crate::apiserver::{ApiServer, User, built, run};
+
+const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vmail-operator");
 
 const NAMESPACE: &str = "mail";
 
@@ -60,8 +63,7 @@ impl Chart<'_> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_takes_what_the_chart_renders() {
     let server = ApiServer::start().await;
-    let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vmail-operator"));
-    let chart = Chart { server: &server, helm: built("helm"), dir };
+    let chart = Chart { server: &server, helm: built("helm"), dir: DIR.into() };
     let kubectl = |arguments: &[&str]| run(server.kubectl().args(arguments), "").expect("kubectl succeeds");
     kubectl(&["create", "namespace", NAMESPACE]);
     let definitions = built("monitoring");
@@ -95,4 +97,63 @@ async fn the_api_server_takes_what_the_chart_renders() {
         .try_out(&chart.render("minimal-values.yaml", &["--set", "storage.vmail.size=20Gi"]))
         .expect_err("a StatefulSet keeps its volumes");
     assert!(refused.contains("updates to statefulset spec"), "{refused}");
+}
+
+const DOMAIN: &str = "{apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {name: example.org},
+    spec: {domain: example.org, withdrawal: Immediate}}";
+
+/// Helm leaves alone what lies in a chart's `crds/`; ours are templates.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_brings_the_definitions_and_an_uninstallation_leaves_them() {
+    let server = ApiServer::start().await;
+    let program = built("helm");
+    let helm = |arguments: &[&str]| {
+        let mut helm = Command::new(&program);
+        helm.env("KUBECONFIG", server.kubeconfig(User::Admin)).args(["--namespace", NAMESPACE]);
+        run(helm.args(arguments), "").unwrap_or_else(|error| panic!("helm {arguments:?}: {error}"))
+    };
+    let kubectl = |arguments: &[&str], input: &str| {
+        run(server.kubectl().args(["--namespace", NAMESPACE]).args(arguments), input)
+    };
+    kubectl(&["create", "namespace", NAMESPACE], "").expect("created");
+
+    // An older chart, from before the field `withdrawal`.
+    let older = tempfile::tempdir().expect("a directory");
+    run(Command::new("cp").args(["-r", DIR]).arg(older.path()), "").expect("copied");
+    let older = older.path().join("vmail-operator");
+    let file = older.join("files/crds/maildomains.yaml");
+    let definition = std::fs::read_to_string(&file).expect("a file");
+    assert_eq!(definition.matches(" withdrawal:").count(), 1);
+    std::fs::write(&file, definition.replace(" withdrawal:", " later:")).expect("written");
+
+    let values = format!("{DIR}/ci/minimal-values.yaml");
+    let install =
+        |verb: &str, chart: &Path| helm(&[verb, "vmail", &chart.display().to_string(), "--values", &values]);
+    install("install", &older);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "")
+        .expect("established");
+    let refused = kubectl(&["apply", "-f", "-"], DOMAIN).expect_err("an unknown field");
+    assert!(refused.contains("unknown field \"spec.withdrawal\""), "{refused}");
+
+    install("upgrade", Path::new(DIR));
+    let began = Instant::now();
+    while let Err(error) = kubectl(&["apply", "-f", "-"], DOMAIN) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    helm(&["uninstall", "vmail", "--wait", "--timeout=60s"]);
+    let left = kubectl(&["get", "crd,maildomains,secrets,deployments,statefulsets", "-o", "name"], "")
+        .expect("listed");
+    let left: Vec<&str> = left.lines().filter(|line| !line.contains("sh.helm.release")).collect();
+    assert_eq!(
+        left,
+        [
+            "customresourcedefinition.apiextensions.k8s.io/mailaliases.vmail.dev",
+            "customresourcedefinition.apiextensions.k8s.io/mailboxes.vmail.dev",
+            "customresourcedefinition.apiextensions.k8s.io/maildomains.vmail.dev",
+            "maildomain.vmail.dev/example.org",
+            "secret/vmail-agent-token",
+        ]
+    );
 }
