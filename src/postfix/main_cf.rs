@@ -36,7 +36,7 @@ pub const TABLES: [&str; 6] = [
 /// Each of these limits, delays, names or encrypts; none decides **who may send where**, so none can
 /// open a relay, deliver somewhere else or run a program. `relay_domains = static:all`, for instance,
 /// opens a relay whatever `smtpd_relay_restrictions` says (measured), and so is not here.
-pub const ALLOWED_PARAMETERS: [&str; 51] = [
+pub const ALLOWED_PARAMETERS: [&str; 53] = [
     "anvil_rate_time_unit",
     "bounce_queue_lifetime",
     "bounce_size_limit",
@@ -71,6 +71,8 @@ pub const ALLOWED_PARAMETERS: [&str; 51] = [
     "smtpd_banner",
     "smtpd_client_connection_count_limit",
     "smtpd_client_connection_rate_limit",
+    "smtpd_client_ipv4_prefix_length",
+    "smtpd_client_ipv6_prefix_length",
     "smtpd_client_message_rate_limit",
     "smtpd_client_recipient_rate_limit",
     "smtpd_error_sleep_time",
@@ -283,6 +285,20 @@ const SETTINGS: Settings = &[
             ("smtpd_error_sleep_time", "1s"),
         ],
     ),
+    (
+        "Whoever is silent or slow keeps nobody else out: 25 clients can hold all sessions, fewer cannot",
+        &[
+            // Of port 25; what delivers has numbers of its own in master.cf. A session takes up to 3.8 MiB, with TLS and its
+            // cleanup(8), so that the chart's memory limit goes with this.
+            ("default_process_limit", "500"),
+            // What a Postfix with its defaults opens to one destination (default_destination_concurrency_limit).
+            ("smtpd_client_connection_count_limit", "20"),
+            // Who has one address of IPv6 has a whole /64.
+            ("smtpd_client_ipv6_prefix_length", "64"),
+            // Else every byte begins smtpd_timeout anew.
+            ("smtpd_per_request_deadline", "yes"),
+        ],
+    ),
 ];
 
 /// Renders `master.cf`.
@@ -331,19 +347,19 @@ const SERVICES: [&str; 22] = [
     "flush unix n - n 1000? 0 flush",
     "proxymap unix - - n - - proxymap",
     "proxywrite unix - - n - 1 proxymap",
-    "smtp unix - - n - - smtp",
-    "relay unix - - n - - smtp",
+    "smtp unix - - n - 100 smtp",
+    "relay unix - - n - 100 smtp",
     // Mail to other cells, see `transport`: their names are those of Services, and they have no certificates. They
     // know their domains some time later or earlier than this one; what they refuse is tried again, as is what
     // virtual(8) refuses.
-    "cell unix - - n - - smtp\n  \
+    "cell unix - - n - 100 smtp\n  \
        -o smtp_host_lookup=native -o smtp_tls_security_level=none\n  \
        -o smtp_delivery_status_filter=$virtual_delivery_status_filter",
     "showq unix n - n - - showq",
-    "error unix - - n - - error",
-    "retry unix - - n - - error",
-    "discard unix - - n - - discard",
-    "virtual unix - n n - - virtual",
+    "error unix - - n - 100 error",
+    "retry unix - - n - 100 error",
+    "discard unix - - n - 100 discard",
+    "virtual unix - n n - 100 virtual",
     "anvil unix - - n - 1 anvil",
     "scache unix - - n - 1 scache",
     "postlog unix-dgram n - n - 1 postlogd",

@@ -90,6 +90,18 @@ fn the_probe_listener_differs_from_the_public_one_in_error_limits_alone() {
     }
 }
 
+/// `default_process_limit` is for sessions, and as many deliveries would not fit into the pod's memory.
+#[test]
+fn what_delivers_has_a_limit_of_its_own() {
+    let text = master_cf(true);
+    let services = text.lines().filter(|line| !line.starts_with(['#', ' ']));
+    let unlimited: BTreeSet<&str> = services
+        .filter(|line| line.split(' ').nth(6) == Some("-"))
+        .map(|line| line.split(' ').nth(7).unwrap())
+        .collect();
+    assert_eq!(unlimited, BTreeSet::from(["proxymap", "showq", "smtpd", "trivial-rewrite"]));
+}
+
 #[test]
 fn nothing_runs_in_a_chroot() {
     for line in master_cf(false).lines().filter(|line| !line.starts_with(['#', ' '])) {

@@ -1,7 +1,8 @@
 //! Too large, too many, too slow: refused or limited, and others' mail arrives meanwhile.
 
-use std::io::Read as _;
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::time::Duration;
 
 use crate::mail::messages;
 use crate::pod::{Pod, Smtp, wait};
@@ -9,6 +10,10 @@ use crate::revision::Wanted;
 
 fn arrives(pod: &Pod, subject: &str) {
     pod.smtp().send("you@example.org", subject);
+    wait_for(pod, subject);
+}
+
+fn wait_for(pod: &Pod, subject: &str) {
     let there = || messages(&pod.volumes.vmail()).iter().any(|(_, found)| found == subject);
     wait("the other one's mail", || there().then_some(()));
 }
@@ -66,36 +71,102 @@ fn a_message_has_a_thousand_recipients_at_most() {
     arrives(&pod, "another");
 }
 
-/// One address has half of the public port's processes at most; many addresses have all, until they go. The proof has a
-/// listener of its own, and a new revision goes live meanwhile.
+/// Begins `count` sessions from this address, and keeps those that are greeted; the others are hung up on.
+fn hold(pod: &Pod, address: IpAddr, count: usize) -> Vec<Smtp> {
+    pod.add_address(address);
+    let streams: Vec<TcpStream> =
+        (0..count).map(|_| pod.connect_from(address, 25).expect("port 25")).collect();
+    let greeted = streams.into_iter().filter_map(|stream| match Smtp::begun(stream) {
+        (session, greeting) if greeting.starts_with("220 ") => Some(session),
+        (_, greeting) if greeting.starts_with("421 ") => None,
+        (_, greeting) => panic!("{address}: {greeting}"),
+    });
+    greeted.collect()
+}
+
+/// Goes on to where a session is waited for longest: at once, after the greeting, after a recipient, in the message.
+fn go_on(session: &mut Smtp, stage: usize) {
+    if stage > 0 {
+        session.hello();
+    }
+    if stage > 1 {
+        assert!(session.rcpt("you@example.org").starts_with("250"));
+    }
+    if stage > 2 {
+        assert!(session.ask("DATA").starts_with("354"));
+    }
+}
+
+fn address(number: u8) -> IpAddr {
+    Ipv4Addr::new(198, 51, 100, number).into()
+}
+
+/// One address has 20 of 500 sessions, so that 24 addresses leave some to others, and 25 do not until some go. The
+/// proof has a listener of its own, and a new revision goes live meanwhile.
 #[test]
 fn slow_clients_keep_neither_others_nor_the_proof_out() {
     let first = Wanted::one("example.org");
     let pod = Pod::serving(&first);
-    let slow = |address: Ipv4Addr, count: usize| -> Vec<TcpStream> {
-        pod.add_address(address);
-        // Whoever speaks before the greeting is hung up on at once, and keeps nobody out.
-        (0..count).map(|_| pod.connect_from(address, 25).expect("port 25")).collect()
-    };
-    let mut one = slow(Ipv4Addr::new(198, 51, 100, 1), 70);
-    let refused = |stream: &mut TcpStream| {
-        let mut code = [0; 3];
-        stream.read_exact(&mut code).expect("a greeting");
-        code == *b"421"
-    };
-    assert_eq!(one.iter_mut().map(refused).filter(|refused| *refused).count(), 20, "half of a hundred");
-    arrives(&pod, "beside one");
+    let outside = address(99);
+    pod.add_address(outside);
+    let mut held = Vec::new();
+    for number in 1..=24 {
+        let mut sessions = hold(&pod, address(number), 50);
+        assert_eq!(sessions.len(), 20, "sessions of address {number}");
+        for (number, session) in sessions.iter_mut().enumerate() {
+            go_on(session, number % 4);
+        }
+        held.extend(sessions);
+    }
+    Smtp::greeted(pod.connect_from(outside, 25).expect("port 25")).send("you@example.org", "beside 24");
+    wait_for(&pod, "beside 24");
     let mut more = Vec::new();
-    for number in 2..5 {
-        more.extend(slow(Ipv4Addr::new(198, 51, 100, number), 40));
+    for number in 25..=27 {
+        pod.add_address(address(number));
+        // Whoever speaks before the greeting is hung up on at once, and keeps nobody out.
+        more.extend((0..20).map(|_| pod.connect_from(address(number), 25).expect("port 25")));
     }
     let second = first.clone().domain("example.com").mailbox("you@example.com");
     second.mount(&pod.volumes.revision());
     assert!(pod.wait_for_revision(&second).domains["example.com"].accepted);
-    drop((one, more));
-    let outside = Ipv4Addr::new(198, 51, 100, 99);
-    pod.add_address(outside);
+    assert_eq!(pod.get("/readyz", None).expect("the agent").0, 200, "ready");
+    drop((held, more));
     let mut session = Smtp::greeted(wait("port 25", || pod.connect_from(outside, 25).ok()));
     assert!(session.rcpt("you@example.com").starts_with("250"));
     arrives(&pod, "after many");
+}
+
+/// Whoever has one address of IPv6 has a whole network of /64.
+#[test]
+fn the_addresses_of_one_network_of_ipv6_are_one_client() {
+    let pod = Pod::serving(&Wanted::one("example.org"));
+    let of_network =
+        |network: u16, host: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, network, host << 4, 0, 0, 1).into();
+    let held: Vec<Vec<Smtp>> = (1..=3).map(|host| hold(&pod, of_network(1, host), 15)).collect();
+    assert_eq!(held.iter().map(Vec::len).collect::<Vec<_>>(), [15, 5, 0]);
+    assert_eq!(hold(&pod, of_network(2, 1), 1).len(), 1, "another network");
+}
+
+/// A byte now and then does not make a request last longer than silence would.
+#[test]
+fn who_speaks_too_slowly_is_hung_up_on() {
+    let pod = Pod::serving(&Wanted::one("example.org").parameter("smtpd_timeout", "5"));
+    for stage in [1, 3] {
+        let (mut session, _) = Smtp::begun(pod.connect(25).expect("port 25"));
+        go_on(&mut session, stage);
+        let mut stream = session.into_stream();
+        stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a time limit");
+        let said = wait("the end of a slow session", || {
+            // It may be hung up on before.
+            let _ = stream.write_all(b"x");
+            let mut said = [0; 3];
+            match stream.read(&mut said) {
+                Ok(length) => Some(said[..length].to_vec()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                Err(error) => panic!("{error}"),
+            }
+        });
+        assert_eq!(said, b"421", "stage {stage}");
+    }
+    arrives(&pod, "quick");
 }

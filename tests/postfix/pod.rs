@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -273,7 +273,7 @@ impl Pod {
         self.volumes.log_text()
     }
 
-    /// A connection from inside the pod's network. A socket stays in the network that it was made in.
+    /// A connection from inside the pod's network.
     pub fn connect(&self, port: u16) -> std::io::Result<TcpStream> {
         self.connect_to((Ipv4Addr::LOCALHOST, port).into())
     }
@@ -284,40 +284,52 @@ impl Pod {
     }
 
     fn connect_to(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let network = File::open(format!("/proc/{}/ns/net", self.process_one()))?;
-        let stream = std::thread::spawn(move || {
-            setns(network, CloneFlags::CLONE_NEWNET)?;
-            TcpStream::connect(address)
-        });
-        let stream = stream.join().unwrap()?;
+        let stream = self.in_network(move || TcpStream::connect(address))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
     }
 
+    /// What is made in the pod's network, where a socket stays that was made there.
+    fn in_network<T: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        let network = File::open(format!("/proc/{}/ns/net", self.process_one()))?;
+        let made = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+            make()
+        });
+        made.join().unwrap()
+    }
+
     /// Gives the pod's network another address, which clients then may come from and go to.
-    pub fn add_address(&self, address: Ipv4Addr) {
+    pub fn add_address(&self, address: impl Into<IpAddr>) {
         let one = self.process_one().to_string();
-        let address = format!("{address}/32");
+        let address: IpAddr = address.into();
+        // Of IPv6 at once: nobody else could have it.
+        let how: &[&str] = if address.is_ipv4() { &[] } else { &["nodad"] };
         let added = Command::new("nsenter")
-            .args(["-t", &one, "-n", "ip", "address", "add", &address, "dev", "lo"])
+            .args(["-t", &one, "-n", "ip", "address", "add", &address.to_string(), "dev", "lo"])
+            .args(how)
             .status()
             .unwrap();
         assert!(added.success(), "{address}: {added}");
     }
 
     /// A connection from this address of the pod's network to the same one, as a stranger makes it.
-    pub fn connect_from(&self, address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
-        let network = File::open(format!("/proc/{}/ns/net", self.process_one()))?;
-        let stream = std::thread::spawn(move || {
-            setns(network, CloneFlags::CLONE_NEWNET)?;
+    pub fn connect_from(&self, address: impl Into<IpAddr>, port: u16) -> std::io::Result<TcpStream> {
+        let address = address.into();
+        let stream = self.in_network(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let socket = tokio::net::TcpSocket::new_v4()?;
+                let socket = match address {
+                    IpAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+                    IpAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+                };
                 socket.bind((address, 0).into())?;
                 socket.connect((address, port).into()).await?.into_std()
             })
-        });
-        let stream = stream.join().unwrap()?;
+        })?;
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
@@ -468,10 +480,26 @@ pub struct Smtp {
 
 impl Smtp {
     pub fn greeted(stream: TcpStream) -> Self {
-        let mut session = Self { stream: BufReader::new(stream), sender: false };
-        assert!(session.reply().starts_with("220 "));
-        assert!(session.ask("EHLO client.example").starts_with("250"));
+        let (mut session, greeting) = Self::begun(stream);
+        assert!(greeting.starts_with("220 "), "{greeting}");
+        session.hello();
         session
+    }
+
+    /// A session that said nothing yet, and what it was greeted with.
+    pub fn begun(stream: TcpStream) -> (Self, String) {
+        let mut session = Self { stream: BufReader::new(stream), sender: false };
+        let greeting = session.reply();
+        (session, greeting)
+    }
+
+    pub fn hello(&mut self) {
+        assert!(self.ask("EHLO client.example").starts_with("250"));
+    }
+
+    /// The connection, once all that was said is read.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
     }
 
     fn reply(&mut self) -> String {
