@@ -295,6 +295,8 @@ const SETTINGS: Settings = &[
             ("smtpd_client_connection_count_limit", "20"),
             // Who has one address of IPv6 has a whole /64.
             ("smtpd_client_ipv6_prefix_length", "64"),
+            // A session counts against its client once the name is known, and the client's own name server says when.
+            ("smtpd_peername_lookup", "no"),
             // Else every byte begins smtpd_timeout anew.
             ("smtpd_per_request_deadline", "yes"),
         ],

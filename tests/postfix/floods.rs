@@ -1,11 +1,11 @@
 //! Too large, too many, too slow: refused or limited, and others' mail arrives meanwhile.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::mail::messages;
-use crate::pod::{Pod, Smtp, wait};
+use crate::pod::{PATIENCE, Pod, Smtp, wait};
 use crate::revision::Wanted;
 
 fn arrives(pod: &Pod, subject: &str) {
@@ -169,4 +169,30 @@ fn who_speaks_too_slowly_is_hung_up_on() {
         assert_eq!(said, b"421", "stage {stage}");
     }
     arrives(&pod, "quick");
+}
+
+/// A client counts once its name is known. So its own name server would say how many sessions it has.
+#[test]
+fn no_name_server_is_asked_who_the_client_is() {
+    let pod = Pod::serving(&Wanted::one("example.org"));
+    let server = Ipv4Addr::new(198, 51, 100, 53);
+    pod.add_address(server);
+    let socket = pod.in_network(move || UdpSocket::bind((server, 53))).expect("a name server");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    let file = format!(
+        "echo nameserver {server} >/run/resolv.conf && mount --bind /run/resolv.conf /etc/resolv.conf"
+    );
+    assert_eq!(pod.postfix(&["sh", "-c", &file]), "");
+    let client = address(1);
+    pod.add_address(client);
+    pod.postfix(&["timeout", "1", "getent", "hosts", &client.to_string()]);
+    let mut question = [0; 512];
+    socket.recv(&mut question).expect("who asks is seen");
+    socket.set_nonblocking(true).expect("a socket");
+    while socket.recv(&mut question).is_ok() {}
+    Smtp::greeted(pod.connect_from(client, 25).expect("port 25")).send("you@example.org", "nameless");
+    wait_for(&pod, "nameless");
+    let asked =
+        socket.recv(&mut question).map(|length| String::from_utf8_lossy(&question[..length]).into_owned());
+    assert!(asked.is_err(), "{asked:?}");
 }

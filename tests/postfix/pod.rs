@@ -290,7 +290,7 @@ impl Pod {
     }
 
     /// What is made in the pod's network, where a socket stays that was made there.
-    fn in_network<T: Send + 'static>(
+    pub fn in_network<T: Send + 'static>(
         &self,
         make: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     ) -> std::io::Result<T> {
