@@ -18,6 +18,11 @@ pub const INDEX_FILE: &str = "index.json";
 /// The file that lists the served domains, one a line, see [`DomainLine`].
 pub const DOMAINS_FILE: &str = "domains";
 
+/// The file that lists domains of other cells that are on their way out, one a line: `domain draining`. Mail that is
+/// queued here for one of them is counted, since the domain waits for it. An agent that does not know the file takes it
+/// for one more lookup table.
+pub const ELSEWHERE_FILE: &str = "draining_elsewhere";
+
 /// The index of one revision: every file that belongs to it, with its hash.
 ///
 /// The agent installs a revision only when each file is mounted with exactly the listed content, so
@@ -133,7 +138,8 @@ pub struct Report {
     pub volumes: BTreeMap<String, VolumeFill>,
     /// Every domain of the live revision, with the outcome of its proof.
     pub domains: BTreeMap<String, DomainProof>,
-    /// Recipients still queued, for draining domains only.
+    /// Recipients still queued, for draining domains only: those of the cell, and those of other cells that the revision
+    /// lists in [`ELSEWHERE_FILE`]. Absent is not known.
     pub queued: BTreeMap<String, u64>,
     /// STARTTLS on port 25.
     pub tls: Tls,

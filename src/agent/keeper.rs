@@ -16,12 +16,13 @@ use super::missing;
 use super::mounted::{self, ReadError, Revision};
 use super::postfix::Postfix;
 use super::proof::{self, Asked, Judgement, Relay};
+use super::queue::Leaving;
 use super::report::Pulse;
 use super::saved::Saved;
 use super::tls::Tls;
 use super::{AgentError, AgentOptions, check, edit, spool, tables};
 use crate::postfix::main_cf::PROBE_LISTENER;
-use crate::revision::{DomainLine, DomainProof, DomainState, Index, Rejected, Report};
+use crate::revision::{DomainLine, DomainProof, DomainState, ELSEWHERE_FILE, Index, Rejected, Report};
 
 /// How often the mounted directory is looked at without being told.
 const LOOK: Duration = Duration::from_secs(2);
@@ -70,7 +71,7 @@ pub struct Keeper {
     next_retry: Instant,
     next_reprove: Instant,
     report: Arc<watch::Sender<Report>>,
-    draining: watch::Sender<BTreeSet<String>>,
+    leaving: watch::Sender<Leaving>,
     pulse: Pulse,
     metrics: Metrics,
 }
@@ -91,7 +92,7 @@ impl Keeper {
     pub fn new(
         options: &AgentOptions,
         report: Arc<watch::Sender<Report>>,
-        draining: watch::Sender<BTreeSet<String>>,
+        leaving: watch::Sender<Leaving>,
         pulse: Pulse,
         metrics: Metrics,
         public: &'static str,
@@ -145,7 +146,7 @@ impl Keeper {
             next_retry: now,
             next_reprove: now,
             report,
-            draining,
+            leaving,
             pulse,
             metrics,
             layout,
@@ -624,14 +625,18 @@ impl Keeper {
     }
 
     fn publish(&self) {
-        let draining = |live: &Revision| {
-            let lines = live.domains.iter().filter(|line| line.state == DomainState::Draining);
-            lines.map(|line| line.domain.clone()).collect::<BTreeSet<_>>()
+        let leaving = |live: &Revision| {
+            let here = live.domains.iter().filter(|line| line.state == DomainState::Draining);
+            let elsewhere = live.file(ELSEWHERE_FILE).lines().filter_map(|line| line.split(' ').next());
+            Leaving {
+                here: here.map(|line| line.domain.clone()).collect(),
+                elsewhere: elsewhere.map(str::to_owned).collect(),
+            }
         };
-        let draining = self.live.as_ref().map(draining).unwrap_or_default();
-        self.draining.send_if_modified(|known| {
-            let differs = *known != draining;
-            *known = draining;
+        let leaving = self.live.as_ref().map(leaving).unwrap_or_default();
+        self.leaving.send_if_modified(|known| {
+            let differs = *known != leaving;
+            *known = leaving;
             differs
         });
         self.report.send_if_modified(|report| {

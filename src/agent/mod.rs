@@ -7,7 +7,7 @@
 //! ([`custody`], [`ledger`], [`volume`]). The operator reads the outcome over HTTP
 //! ([`report`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::http;
 use crate::postfix::main_cf;
@@ -48,6 +48,7 @@ pub mod volume;
 
 use keeper::Keeper;
 use metrics::Metrics;
+use queue::{Emptied, Leaving};
 use report::{Endpoint, Pulse};
 
 /// The port on which Postfix serves everybody, seen from inside the pod.
@@ -180,14 +181,14 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
             return Ok(());
         }
     };
-    let (draining, drained) = watch::channel(BTreeSet::new());
+    let (leaving, counted) = watch::channel(Leaving::default());
     let volumes = [("vmail", options.vmail_dir.clone()), ("spool", options.spool_dir.clone())];
     let storage = tokio::spawn(watch_storage(volumes, report.clone()));
-    let queue = tokio::spawn(watch_queue(options.config_dir.clone(), drained, report.clone()));
+    let queue = tokio::spawn(watch_queue(options.config_dir.clone(), counted, report.clone()));
 
     let changed = Arc::new(Notify::new());
     let watcher = watch_directory(&options.revision_dir, changed.clone());
-    let mut keeper = Keeper::new(&options, report, draining, pulse, metrics, PUBLIC)?;
+    let mut keeper = Keeper::new(&options, report, leaving, pulse, metrics, PUBLIC)?;
     // Now that the directories are there.
     let measure = tokio::spawn(measure_queue(options.spool_dir.join("postfix"), measured));
     let result = tokio::select! {
@@ -315,12 +316,14 @@ async fn measure_queue(directory: PathBuf, metrics: Metrics) {
 
 async fn watch_queue(
     config: PathBuf,
-    mut draining: watch::Receiver<BTreeSet<String>>,
+    mut leaving: watch::Receiver<Leaving>,
     report: Arc<watch::Sender<Report>>,
 ) {
+    let mut emptied = Emptied::default();
     loop {
-        let domains = draining.borrow_and_update().clone();
-        let mut queued = Default::default();
+        let now = leaving.borrow_and_update().clone();
+        let domains = &now.here | &now.elsewhere;
+        let mut queued = BTreeMap::new();
         if !domains.is_empty() {
             let listing = queue::list(&config, LOOK).await.map_err(|error| error.to_string());
             match listing.and_then(|listing| queue::count(&listing, &domains)) {
@@ -328,13 +331,14 @@ async fn watch_queue(
                 Err(error) => tracing::warn!("cannot count what is queued for draining domains: {error}"),
             }
         }
+        queued = emptied.told(&now, queued, Instant::now(), OBSERVE);
         report.send_if_modified(|report| {
             let differs = report.queued != queued;
             report.queued = queued;
             differs
         });
         tokio::select! {
-            changed = draining.changed() => if changed.is_err() { return },
+            changed = leaving.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(OBSERVE) => {}
         }
     }

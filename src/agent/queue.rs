@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::command::{self, CommandError, postfix_command};
 
@@ -36,6 +37,41 @@ pub fn count(listing: &str, domains: &BTreeSet<String>) -> Result<BTreeMap<Strin
         }
     }
     Ok(counts)
+}
+
+/// Domains whose queued recipients are counted, since they leave only when there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    /// Of this cell.
+    pub here: BTreeSet<String>,
+    /// Of other cells. What is queued for them here goes on to these.
+    pub elsewhere: BTreeSet<String>,
+}
+
+/// Since when nothing has been queued here for domains of other cells.
+#[derive(Debug, Default)]
+pub struct Emptied(BTreeMap<String, Instant>);
+
+impl Emptied {
+    /// What may be told of the counts of one look: that the queue has nothing for a domain of another cell only when this
+    /// has been so for `time`. What left this queue a moment ago may be in that of the other cell, which has to have
+    /// counted it.
+    pub fn told(
+        &mut self,
+        leaving: &Leaving,
+        mut counts: BTreeMap<String, u64>,
+        now: Instant,
+        time: Duration,
+    ) -> BTreeMap<String, u64> {
+        self.0.retain(|domain, _| leaving.elsewhere.contains(domain) && counts.get(domain) == Some(&0));
+        for domain in &leaving.elsewhere {
+            let empty = counts.get(domain) == Some(&0);
+            if empty && now - *self.0.entry(domain.clone()).or_insert(now) < time {
+                counts.remove(domain);
+            }
+        }
+        counts
+    }
 }
 
 /// Every address that has mail in the queue, in lower case and without the part after a `+`, which goes to the same
@@ -125,6 +161,25 @@ mod tests {
         let domains = ["out.example", "idle.example"].map(String::from).into();
         let counts = count(listing, &domains).unwrap();
         assert_eq!(counts, BTreeMap::from([("idle.example".into(), 0), ("out.example".into(), 3)]));
+    }
+
+    #[test]
+    fn what_went_to_another_cell_is_waited_for_until_it_was_counted_there() {
+        let leaving =
+            Leaving { here: ["here.example".into()].into(), elsewhere: ["there.example".into()].into() };
+        let (start, time) = (Instant::now(), Duration::from_secs(10));
+        let mut emptied = Emptied::default();
+        let mut told = |seconds, there: Option<u64>| {
+            let counts = there.map(|there| ("there.example".to_owned(), there));
+            let counts = counts.into_iter().chain([("here.example".to_owned(), 0)]).collect();
+            let told = emptied.told(&leaving, counts, start + Duration::from_secs(seconds), time);
+            assert_eq!(told.get("here.example"), Some(&0));
+            told.get("there.example").copied()
+        };
+        assert_eq!([told(0, Some(0)), told(9, Some(0)), told(10, Some(0))], [None, None, Some(0)]);
+        assert_eq!([told(20, Some(2)), told(30, Some(0)), told(40, Some(0))], [Some(2), None, Some(0)]);
+        // Not counted is not empty.
+        assert_eq!([told(50, None), told(60, Some(0))], [None, None]);
     }
 
     #[test]

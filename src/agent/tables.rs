@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::custody::CUSTODY_FILE;
 use crate::postfix::main_cf::TABLES;
-use crate::revision::DOMAINS_FILE;
+use crate::revision::{DOMAINS_FILE, ELSEWHERE_FILE};
 
 /// Additions in this order, removals in the reverse. Tables that this version does not know come third.
 const ORDER: [&str; 6] = [
@@ -23,7 +23,7 @@ const ORDER: [&str; 6] = [
 
 /// Whether a file of a revision is a lookup table.
 pub fn is_table(name: &str) -> bool {
-    !["main.cf", "master.cf", DOMAINS_FILE, CUSTODY_FILE].contains(&name)
+    !["main.cf", "master.cf", DOMAINS_FILE, ELSEWHERE_FILE, CUSTODY_FILE].contains(&name)
 }
 
 /// Whether a table says which domains are served, or where mail to a domain goes: running processes remember that,

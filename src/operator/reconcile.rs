@@ -313,11 +313,20 @@ impl Reconciler {
         }
     }
 
-    /// Recipients still queued for a draining domain; `None` when that is not known. A cell that was taken away has no
-    /// queue that anybody could wait for.
+    /// Recipients still queued for a draining domain, in its own cell and in those whose aliases led there; `None` when that
+    /// is not known. A cell that was taken away has no queue that anybody could wait for. One that serves nothing and
+    /// does not answer is not there yet.
     fn queued(&self, record: &Record, directory: &Directory) -> Option<u64> {
-        let cell = self.cells.get(&record.spec.cell);
-        cell.map_or(Some(0), |cell| cell.queued(&record.domain, directory))
+        let Record { domain, spec, .. } = record;
+        let Some(cell) = self.cells.get(&spec.cell) else { return Some(0) };
+        let here = cell.queued(domain, directory)?;
+        let serves = |name: &str| directory.domains.values().any(|served| served.spec.cell == name);
+        let others = self.cells.iter().filter(|(name, _)| **name != spec.cell);
+        let elsewhere = others.map(|(name, cell)| match cell.heard() {
+            Some(report) => report.queued.get(domain).copied(),
+            None => (!serves(name)).then_some(0),
+        });
+        Some(here + elsewhere.sum::<Option<u64>>()?)
     }
 
     async fn store(&mut self, changes: Vec<(String, Option<Record>)>) {

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::main_cf::{MainCf, MainCfError, main_cf, master_cf};
 use super::tables::tables;
-use super::transport::transport_maps;
+use super::transport::{elsewhere, transport_maps};
 use crate::api::address::Address;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::revision::ELSEWHERE_FILE;
 
-/// The files of one cell by name: `main.cf`, `master.cf`, the lookup tables and the list of domains.
+/// The files of one cell by name: `main.cf`, `master.cf`, the lookup tables and the lists of domains.
 ///
 /// `recorded` and `vanished` as in [`tables`].
 ///
@@ -32,6 +33,7 @@ pub fn revision_files(
     let proxy_protocol = config.cells.get(cell).is_some_and(|cell| cell.proxy_protocol);
     let routes = transport_maps(directory, cell, hostname, |other| config.smtp_service(other));
     files.insert("transport_maps".to_owned(), routes);
+    files.insert(ELSEWHERE_FILE.to_owned(), elsewhere(directory, cell));
     files.insert("main.cf".to_owned(), main);
     files.insert("master.cf".to_owned(), master_cf(proxy_protocol));
     Ok(files)

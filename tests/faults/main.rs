@@ -21,6 +21,7 @@ mod server;
 
 mod answers;
 mod brake;
+mod cells;
 mod deadlines;
 mod draining;
 mod events;

@@ -81,7 +81,7 @@ pub struct World<'a> {
     restarted: AtomicUsize,
     /// How often it ended by itself.
     pub ended: AtomicUsize,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    pub tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Drop for World<'_> {
@@ -168,7 +168,8 @@ impl<'a> World<'a> {
             ended: AtomicUsize::new(0),
             tasks: vec![killer, forwarder],
         };
-        let kubelet = kubelet(world.namespaced(), world.namespaced(), world.pod.volumes.revision());
+        let volume = world.pod.volumes.revision();
+        let kubelet = kubelet(world.namespaced(), world.namespaced(), volume, "default");
         world.tasks.push(tokio::spawn(kubelet));
         world
     }
@@ -471,7 +472,7 @@ impl<'a> World<'a> {
         maps.delete_collection(&DeleteParams::default(), &every).await.expect("deleted");
         let pods: Api<KubePod> = self.namespaced();
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        pods.delete("vmail-postfix-default-0", &now).await.expect("deleted");
+        pods.delete_collection(&now, &every).await.expect("deleted");
     }
 
     /// The zones' server.
@@ -480,7 +481,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// The namespace, and the pod as the StatefulSet and the kubelet would have it; the pod's UID, which its agent reports.
+/// The namespace and the pod; the pod's UID.
 async fn prepare(client: &kube::Client, name: &str) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = json!({ "metadata": { "name": name } });
@@ -490,16 +491,22 @@ async fn prepare(client: &kube::Client, name: &str) -> String {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         Err(error) => panic!("a namespace: {error}"),
     }
-    let pods: Api<KubePod> = Api::namespaced(client.clone(), name);
+    create_pod(client, name, "default").await
+}
+
+/// The pod of a cell as the StatefulSet and the kubelet would have it; its UID, which its agent reports.
+pub async fn create_pod(client: &kube::Client, namespace: &str, cell: &str) -> String {
+    let pods: Api<KubePod> = Api::namespaced(client.clone(), namespace);
+    let name = format!("vmail-postfix-{cell}-0");
     let pod = json!({
-        "metadata": { "name": "vmail-postfix-default-0" },
+        "metadata": { "name": name },
         "spec": { "containers": [{ "name": "postfix", "image": "none" }] },
     });
     let pod: KubePod = pods.create(&PostParams::default(), &of(pod)).await.expect("a pod");
     let status =
         json!({ "status": { "podIP": "127.0.0.1", "podIPs": [{ "ip": "127.0.0.1" }], "phase": "Running" } });
     let patch = Patch::Merge(status);
-    pods.patch_status("vmail-postfix-default-0", &PatchParams::default(), &patch).await.expect("a status");
+    pods.patch_status(&name, &PatchParams::default(), &patch).await.expect("a status");
     pod.metadata.uid.expect("a UID")
 }
 
@@ -584,11 +591,11 @@ fn without_times(text: &str) -> String {
 }
 
 /// Writes the projected volume whenever the pod is poked.
-async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf) {
+pub async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf, cell: &'static str) {
     let mut poked = String::new();
     loop {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let Ok(pod) = pods.get("vmail-postfix-default-0").await else { continue };
+        let Ok(pod) = pods.get(&format!("vmail-postfix-{cell}-0")).await else { continue };
         let annotations = pod.metadata.annotations.unwrap_or_default();
         let Some(value) = annotations.get("vmail.dev/revision").filter(|value| **value != poked) else {
             continue;
@@ -597,7 +604,7 @@ async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf) {
         let Ok(all) = maps.list(&ListParams::default()).await else { continue };
         for map in all.items {
             let name = map.metadata.name.unwrap_or_default();
-            if !name.starts_with("vmail-default-") {
+            if !name.starts_with(&format!("vmail-{cell}-")) {
                 continue;
             }
             files
