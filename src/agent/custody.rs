@@ -4,7 +4,7 @@
 //! A revision says whose each Maildir is; the ledger on the volume remembers it, and is written before the revision goes
 //! live. Where the ledger names another namespace, what lies there is archived first: the mailbox is left out of the
 //! tables, and answered 450, until nobody can deliver there, its queue is empty and the Maildir is moved. What a revision
-//! no longer has is moved after a time, if the revision is mounted and nobody claims it. Each step on disk may be the last
+//! no longer has gets what is queued for it ([`leaving`]), and is moved after a time, if the revision is mounted and nobody claims it. Each step on disk may be the last
 //! one before a crash: the ledger forgets something only after it was moved, and takes up a new owner only after the
 //! mail of the old one was.
 
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::ledger::{Ledger, Left};
 use super::mounted::{self, Revision};
 use super::volume::{Destination, Volume};
-use super::{AgentOptions, queue};
+use super::{AgentOptions, leaving, queue};
 use crate::api::DeletionPolicy;
 use crate::custody::{CUSTODY_FILE, Custody, Place};
 use crate::revision::{DomainState, Kept};
@@ -31,6 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BUDGET: Duration = Duration::from_millis(500);
 /// How often a mailbox that is held back is looked at again.
 const AGAIN: Duration = Duration::from_secs(3);
+/// How often it is looked whether mail is queued for mailboxes that are gone; while it is, every [`AGAIN`].
+const SELDOM: Duration = Duration::from_secs(30);
+/// A long queue takes long to list: one part in so many of the time is spent on that.
+const SPARE: u32 = 20;
 /// What Postfix may take to list its queue.
 const LISTING: Duration = Duration::from_secs(30);
 
@@ -43,6 +47,8 @@ pub struct Custodian {
     /// Since when something is seen without an owner. Not kept over a restart: the time begins again.
     left: BTreeMap<Left, Instant>,
     held: BTreeSet<Place>,
+    leaving: BTreeSet<Place>,
+    next_look: Instant,
     next_admission: Instant,
     next_tidying: Instant,
     kept: Kept,
@@ -59,6 +65,8 @@ impl Custodian {
             retention: Duration::from_secs(options.trash_seconds),
             left: BTreeMap::new(),
             held: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            next_look: Instant::now(),
             next_admission: Instant::now(),
             next_tidying: Instant::now() + Duration::from_secs(options.deletion_hold_seconds),
             kept: Kept::default(),
@@ -68,6 +76,11 @@ impl Custodian {
     /// The mailboxes that the last admitted revision was left without.
     pub fn held(&self) -> &BTreeSet<Place> {
         &self.held
+    }
+
+    /// The mailboxes that the tables do not have, and that get what is queued for them all the same.
+    pub fn leaving(&self) -> &BTreeSet<Place> {
+        &self.leaving
     }
 
     /// Whether it is time to try again to let them in.
@@ -83,6 +96,23 @@ impl Custodian {
     /// What of a mounted revision may go live now, once its owners are noted. `live` is what Postfix serves, `known` what
     /// it served last.
     pub async fn admit(
+        &mut self,
+        next: Revision,
+        live: Option<&Revision>,
+        known: Option<&Revision>,
+    ) -> Revision {
+        let next = self.let_in(next, live, known).await;
+        let gone = live.map(|live| leaving::gone(live, &next)).unwrap_or_default();
+        if !gone.is_empty() {
+            // Mail that is on its way in at this moment is not in the queue yet.
+            self.next_look = Instant::now() + AGAIN;
+        }
+        self.leaving.extend(gone);
+        self.leaving = leaving::beside(std::mem::take(&mut self.leaving), &next);
+        next
+    }
+
+    async fn let_in(
         &mut self,
         next: Revision,
         live: Option<&Revision>,
@@ -128,6 +158,7 @@ impl Custodian {
             let queued = if running { self.queued().await } else { None };
             let free = |place: &&Place| {
                 !served.contains(*place)
+                    && !self.leaving.contains(*place)
                     && queued.as_ref().is_some_and(|queued| !queued.contains(&address(place)))
             };
             held = changed.iter().filter(|place| !free(place)).cloned().collect();
@@ -163,7 +194,11 @@ impl Custodian {
     /// where the live revision was mounted; nothing follows from a saved one.
     pub async fn tend(&mut self, live: &Revision, mounted: Option<&Path>) {
         let mut trouble = String::new();
-        match (read(live), mounted) {
+        let custody = read(live);
+        if let Err(message) = self.look_for_leaving(live, custody.as_ref()).await {
+            trouble = message;
+        }
+        match (custody, mounted) {
             (Some(custody), Some(directory)) => {
                 if let Err(message) = self.follow_policies(live, custody, directory).await {
                     trouble = message;
@@ -183,6 +218,33 @@ impl Custodian {
         if self.held.is_empty() || !trouble.is_empty() {
             self.trouble(trouble);
         }
+    }
+
+    /// Finds out which mailboxes that are gone have mail in the queue.
+    async fn look_for_leaving(&mut self, live: &Revision, custody: Option<&Custody>) -> Result<(), String> {
+        let begun = Instant::now();
+        if begun < self.next_look {
+            return Ok(());
+        }
+        self.next_look = begun + AGAIN;
+        let asked = custody.cloned().unwrap_or_default();
+        let mut leaving = self.ask(move |desk| desk.others(&asked)).await?;
+        leaving.extend(self.leaving.iter().cloned());
+        leaving = leaving::beside(leaving, live);
+        if !leaving.is_empty() {
+            let queued = self.queued().await.ok_or("the queue cannot be listed")?;
+            leaving.retain(|place| queued.contains(&address(place)));
+        }
+        if leaving != self.leaving {
+            tracing::info!(
+                mailboxes = ?leaving.iter().map(address).collect::<Vec<_>>(),
+                "gone, and delivered to while mail is queued for them"
+            );
+            self.leaving = leaving;
+        }
+        let pause = if self.leaving.is_empty() { SELDOM } else { AGAIN };
+        self.next_look = begun + pause.max(begun.elapsed() * SPARE);
+        Ok(())
     }
 
     async fn follow_policies(
@@ -236,7 +298,7 @@ impl Custodian {
         let queued = self.queued().await.ok_or("the queue cannot be listed, so that nothing is moved")?;
         let domains: BTreeSet<&str> = queued.iter().filter_map(|address| address.split('@').nth(1)).collect();
         due.retain(|what| match what {
-            Left::Mailbox(place) => !queued.contains(&address(place)),
+            Left::Mailbox(place) => !queued.contains(&address(place)) && !self.leaving.contains(place),
             Left::Domain(domain) => !domains.contains(domain.as_str()),
         });
         let all = due.len() == left.len();
@@ -387,6 +449,16 @@ impl Desk {
         let (_, ledger) = self.opened()?;
         let changed = custody.mailboxes.iter().filter(|(place, owner)| ledger.changes_hands(place, owner));
         Ok(changed.map(|(place, _)| place.clone()).collect())
+    }
+
+    /// The Maildirs whose last owner does not have them any more.
+    fn others(&mut self, custody: &Custody) -> Result<BTreeSet<Place>, String> {
+        let (_, ledger) = self.opened()?;
+        let still = |place: &Place, namespace: &str| {
+            custody.mailboxes.get(place).is_some_and(|owner| owner.namespace == namespace)
+        };
+        let others = ledger.mailboxes.iter().filter(|(place, owner)| !still(place, &owner.namespace));
+        Ok(others.map(|(place, _)| place.clone()).collect())
     }
 
     /// Archives what the new owners must not get, and notes them. Who waits keeps the owner of before.

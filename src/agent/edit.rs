@@ -51,6 +51,19 @@ pub fn mark_probe_listener(master_cf: &str, mark: &str) -> String {
     result
 }
 
+/// `master.cf` where virtual(8), and no other program, looks for mailboxes in these maps.
+pub fn deliver_from(master_cf: &str, maps: &str) -> String {
+    let mut result = String::with_capacity(master_cf.len() + 128);
+    for line in master_cf.lines() {
+        result.push_str(line);
+        if !line.starts_with([' ', '\t', '#']) && line.split_whitespace().nth(7) == Some("virtual") {
+            result.push_str(&format!(" -o virtual_mailbox_maps={maps}"));
+        }
+        result.push('\n');
+    }
+    result
+}
+
 /// Whether `master.cf` has the listener that the proof talks to.
 pub fn has_probe_listener(master_cf: &str) -> bool {
     let mut found = false;
@@ -137,6 +150,15 @@ mod tests {
         };
         assert_eq!((of("virtual"), of("smtpd").len(), of("smtp").len()), (vec![vec![]], 2, 3));
         assert_eq!(of("smtpd")[1][..2], ["-o", "smtpd_soft_error_limit=100000"]);
+    }
+
+    #[test]
+    fn only_virtual_has_another_table() {
+        let master = crate::postfix::main_cf::master_cf(true);
+        let edited = deliver_from(&master, "cdb:a,cdb:b");
+        let added: Vec<_> =
+            edited.lines().filter(|line| !master.lines().any(|known| known == *line)).collect();
+        assert_eq!(added, ["virtual unix - n n - 100 virtual -o virtual_mailbox_maps=cdb:a,cdb:b"]);
     }
 
     #[test]

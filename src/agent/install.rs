@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::command::{complaints, postfix_command, run};
-use super::edit;
 use super::mounted::Revision;
-use super::tables;
+use super::{edit, leaving, tables};
 
 /// What compiling all tables may take; a million entries take 3 s.
 const COMPILE: Duration = Duration::from_secs(60);
@@ -140,7 +139,7 @@ pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) ->
     Ok(staged)
 }
 
-/// Puts one table in place by itself, before the others.
+/// Puts one table in place by itself, beside a revision that was staged.
 pub async fn put_table(layout: &Layout, name: &str, text: &str) -> Result<(), Refusal> {
     let staging = layout.config.join("staging");
     let failed = |error: io::Error| Refusal { passing: true, ..Refusal::new("Start", error) };
@@ -148,6 +147,7 @@ pub async fn put_table(layout: &Layout, name: &str, text: &str) -> Result<(), Re
     make_directory(&directory).map_err(failed)?;
     let source = directory.join(name);
     write(&source, text).map_err(failed)?;
+    make_directory(&layout.config.join("tables")).map_err(failed)?;
     compile(&staging, std::iter::once(&source)).await?;
     put(&[(source, layout.config.join("tables").join(format!("{name}.cdb")))]).map_err(failed)
 }
@@ -212,6 +212,10 @@ pub fn configure(
     if listen == Listen::Private {
         master = edit::without_public_listeners(&master);
     }
+    let parameters = edit::parameters(revision.file("main.cf"));
+    let maps = parameters.iter().find(|(name, _)| name == "virtual_mailbox_maps");
+    let maps = leaving::maps(maps.map_or("", |(_, maps)| maps));
+    let master = edit::deliver_from(&master, &maps);
     replace(&layout.config.join("main.cf"), &main_cf(layout, revision, own))?;
     replace(&layout.config.join("master.cf"), &edit::mark_probe_listener(&master, mark))
 }

@@ -12,15 +12,14 @@ use super::closing::Closing;
 use super::custody::Custodian;
 use super::install::{self, Layout, Listen, Refusal};
 use super::metrics::Metrics;
-use super::missing;
 use super::mounted::{self, ReadError, Revision};
 use super::postfix::Postfix;
 use super::proof::{self, Asked, Judgement, Relay};
-use super::queue::Leaving;
+use super::queue::Watched;
 use super::report::Pulse;
 use super::saved::Saved;
 use super::tls::Tls;
-use super::{AgentError, AgentOptions, check, edit, spool, tables};
+use super::{AgentError, AgentOptions, check, edit, leaving, missing, spool, tables};
 use crate::postfix::main_cf::PROBE_LISTENER;
 use crate::revision::{DomainLine, DomainProof, DomainState, ELSEWHERE_FILE, Index, Rejected, Report};
 
@@ -55,6 +54,8 @@ pub struct Keeper {
     was_mounted: bool,
     custodian: Custodian,
     unsaved: bool,
+    /// The text of the table of [`leaving`], where it is in place.
+    leaving: Option<String>,
     /// The text of the index that was dealt with last.
     seen: String,
     /// What was refused, and when it may be tried again.
@@ -71,7 +72,7 @@ pub struct Keeper {
     next_retry: Instant,
     next_reprove: Instant,
     report: Arc<watch::Sender<Report>>,
-    leaving: watch::Sender<Leaving>,
+    watched: watch::Sender<Watched>,
     pulse: Pulse,
     metrics: Metrics,
 }
@@ -92,7 +93,7 @@ impl Keeper {
     pub fn new(
         options: &AgentOptions,
         report: Arc<watch::Sender<Report>>,
-        leaving: watch::Sender<Leaving>,
+        watched: watch::Sender<Watched>,
         pulse: Pulse,
         metrics: Metrics,
         public: &'static str,
@@ -133,6 +134,7 @@ impl Keeper {
             was_mounted: false,
             custodian: Custodian::new(options, layout.config.clone()),
             unsaved: false,
+            leaving: None,
             seen: String::new(),
             refused: None,
             rejected: None,
@@ -146,7 +148,7 @@ impl Keeper {
             next_retry: now,
             next_reprove: now,
             report,
-            leaving,
+            watched,
             pulse,
             metrics,
             layout,
@@ -381,12 +383,24 @@ impl Keeper {
         next: &Revision,
         staged: &install::Staged,
     ) -> Result<(), Refusal> {
+        // Before the mailboxes go.
+        self.put_leaving().await?;
         if let Some(closing) = closing {
             let access = closing.revision.file(Closing::TABLE);
             install::put_table(&self.layout, Closing::TABLE, access).await?;
             closing.wait(&self.layout.config).await;
         }
         self.switch(before, next, staged).await
+    }
+
+    /// Has virtual(8) deliver what is queued for mailboxes that are gone.
+    async fn put_leaving(&mut self) -> Result<(), Refusal> {
+        let text = leaving::table(self.custodian.leaving());
+        if self.leaving.as_ref() != Some(&text) {
+            install::put_table(&self.layout, leaving::TABLE, &text).await?;
+            self.leaving = Some(text);
+        }
+        Ok(())
     }
 
     /// Puts a staged revision into place.
@@ -465,6 +479,7 @@ impl Keeper {
         let failed = |message: String| AgentError::RollBack(message);
         let Some(before) = before else {
             self.postfix.stop(super::STOP).await;
+            self.leaving = None;
             return install::clear(&self.layout).map_err(|error| failed(error.to_string()));
         };
         let staged = install::stage(&self.layout, None, before).await.map_err(|r| failed(r.message))?;
@@ -595,6 +610,9 @@ impl Keeper {
             self.publish();
         }
         self.custodian.tend(&live, self.was_mounted.then_some(&*self.revision_dir)).await;
+        if let Err(refusal) = self.put_leaving().await {
+            tracing::warn!("mail for mailboxes that are gone is not delivered: {}", refusal.message);
+        }
         self.publish_kept();
         if self.custodian.wants_to_admit() {
             self.seen.clear();
@@ -625,18 +643,18 @@ impl Keeper {
     }
 
     fn publish(&self) {
-        let leaving = |live: &Revision| {
+        let watched = |live: &Revision| {
             let here = live.domains.iter().filter(|line| line.state == DomainState::Draining);
             let elsewhere = live.file(ELSEWHERE_FILE).lines().filter_map(|line| line.split(' ').next());
-            Leaving {
+            Watched {
                 here: here.map(|line| line.domain.clone()).collect(),
                 elsewhere: elsewhere.map(str::to_owned).collect(),
             }
         };
-        let leaving = self.live.as_ref().map(leaving).unwrap_or_default();
-        self.leaving.send_if_modified(|known| {
-            let differs = *known != leaving;
-            *known = leaving;
+        let watched = self.live.as_ref().map(watched).unwrap_or_default();
+        self.watched.send_if_modified(|known| {
+            let differs = *known != watched;
+            *known = watched;
             differs
         });
         self.report.send_if_modified(|report| {

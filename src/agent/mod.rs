@@ -29,6 +29,7 @@ pub mod edit;
 pub mod init;
 pub mod install;
 pub mod keeper;
+pub mod leaving;
 pub mod ledger;
 pub mod maillog;
 pub mod metrics;
@@ -48,7 +49,7 @@ pub mod volume;
 
 use keeper::Keeper;
 use metrics::Metrics;
-use queue::{Emptied, Leaving};
+use queue::{Emptied, Watched};
 use report::{Endpoint, Pulse};
 
 /// The port on which Postfix serves everybody, seen from inside the pod.
@@ -181,14 +182,14 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
             return Ok(());
         }
     };
-    let (leaving, counted) = watch::channel(Leaving::default());
+    let (watched, counted) = watch::channel(Watched::default());
     let volumes = [("vmail", options.vmail_dir.clone()), ("spool", options.spool_dir.clone())];
     let storage = tokio::spawn(watch_storage(volumes, report.clone()));
     let queue = tokio::spawn(watch_queue(options.config_dir.clone(), counted, report.clone()));
 
     let changed = Arc::new(Notify::new());
     let watcher = watch_directory(&options.revision_dir, changed.clone());
-    let mut keeper = Keeper::new(&options, report, leaving, pulse, metrics, PUBLIC)?;
+    let mut keeper = Keeper::new(&options, report, watched, pulse, metrics, PUBLIC)?;
     // Now that the directories are there.
     let measure = tokio::spawn(measure_queue(options.spool_dir.join("postfix"), measured));
     let result = tokio::select! {
@@ -316,12 +317,12 @@ async fn measure_queue(directory: PathBuf, metrics: Metrics) {
 
 async fn watch_queue(
     config: PathBuf,
-    mut leaving: watch::Receiver<Leaving>,
+    mut watched: watch::Receiver<Watched>,
     report: Arc<watch::Sender<Report>>,
 ) {
     let mut emptied = Emptied::default();
     loop {
-        let now = leaving.borrow_and_update().clone();
+        let now = watched.borrow_and_update().clone();
         let domains = &now.here | &now.elsewhere;
         let mut queued = BTreeMap::new();
         if !domains.is_empty() {
@@ -338,7 +339,7 @@ async fn watch_queue(
             differs
         });
         tokio::select! {
-            changed = leaving.changed() => if changed.is_err() { return },
+            changed = watched.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(OBSERVE) => {}
         }
     }

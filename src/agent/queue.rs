@@ -41,7 +41,7 @@ pub fn count(listing: &str, domains: &BTreeSet<String>) -> Result<BTreeMap<Strin
 
 /// Domains whose queued recipients are counted, since they leave only when there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leaving {
+pub struct Watched {
     /// Of this cell.
     pub here: BTreeSet<String>,
     /// Of other cells. What is queued for them here goes on to these.
@@ -58,13 +58,13 @@ impl Emptied {
     /// counted it.
     pub fn told(
         &mut self,
-        leaving: &Leaving,
+        watched: &Watched,
         mut counts: BTreeMap<String, u64>,
         now: Instant,
         time: Duration,
     ) -> BTreeMap<String, u64> {
-        self.0.retain(|domain, _| leaving.elsewhere.contains(domain) && counts.get(domain) == Some(&0));
-        for domain in &leaving.elsewhere {
+        self.0.retain(|domain, _| watched.elsewhere.contains(domain) && counts.get(domain) == Some(&0));
+        for domain in &watched.elsewhere {
             let empty = counts.get(domain) == Some(&0);
             if empty && now - *self.0.entry(domain.clone()).or_insert(now) < time {
                 counts.remove(domain);
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn what_went_to_another_cell_is_waited_for_until_it_was_counted_there() {
-        let leaving =
-            Leaving { here: ["here.example".into()].into(), elsewhere: ["there.example".into()].into() };
+        let watched =
+            Watched { here: ["here.example".into()].into(), elsewhere: ["there.example".into()].into() };
         let (start, time) = (Instant::now(), Duration::from_secs(10));
         let mut emptied = Emptied::default();
         let mut told = |seconds, there: Option<u64>| {
             let counts = there.map(|there| ("there.example".to_owned(), there));
             let counts = counts.into_iter().chain([("here.example".to_owned(), 0)]).collect();
-            let told = emptied.told(&leaving, counts, start + Duration::from_secs(seconds), time);
+            let told = emptied.told(&watched, counts, start + Duration::from_secs(seconds), time);
             assert_eq!(told.get("here.example"), Some(&0));
             told.get("there.example").copied()
         };

@@ -22,6 +22,7 @@ mod generated;
 mod import;
 mod install;
 mod killed;
+mod leaving;
 mod metrics;
 mod network;
 mod relay;
