@@ -120,10 +120,10 @@ impl Custody {
 impl fmt::Display for Custody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (domain, owner) in &self.domains {
-            writeln!(f, "{domain} {} {}", owner.namespace, owner.policy)?;
+            write_domain(f, domain, &owner.namespace, owner.policy)?;
         }
         for (Place { domain, local }, Owner { namespace, uid, policy }) in &self.mailboxes {
-            writeln!(f, "{local}@{domain} {namespace} {policy} {uid}")?;
+            write_mailbox(f, format_args!("{local}@{domain}"), namespace, *policy, uid)?;
         }
         let mut claims: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for place in &self.claims {
@@ -140,6 +140,33 @@ impl fmt::Display for Custody {
         }
         Ok(())
     }
+}
+
+/// The line of a domain in the tables.
+///
+/// # Errors
+/// As `to`.
+pub fn write_domain(
+    to: &mut impl fmt::Write,
+    domain: &str,
+    namespace: &str,
+    policy: DeletionPolicy,
+) -> fmt::Result {
+    writeln!(to, "{domain} {namespace} {policy}")
+}
+
+/// The line of a mailbox in the tables.
+///
+/// # Errors
+/// As `to`.
+pub fn write_mailbox(
+    to: &mut impl fmt::Write,
+    address: impl fmt::Display,
+    namespace: &str,
+    policy: DeletionPolicy,
+    uid: impl fmt::Display,
+) -> fmt::Result {
+    writeln!(to, "{address} {namespace} {policy} {uid}")
 }
 
 impl FromStr for Custody {

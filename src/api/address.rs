@@ -1,7 +1,10 @@
 //! Domains and addresses: one grammar, written twice - as CEL for the API server and as a parser
 //! for everything that did not come through it. A property test holds the two together.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::iter::{once, once_with};
+use std::sync::Arc;
 
 /// CEL: no upper-case letters.
 pub const LOWER_CASE: &str = "self == self.lowerAscii()";
@@ -88,18 +91,26 @@ pub const TARGET_FORM_MESSAGE: &str = "must be plain addresses, such as you@exam
 /// The domain is kept in lower case (RFC 5321 2.4: domains are not case sensitive), the local part as
 /// written. Build it with [`Address::own`] or [`Address::target`], so that what is inside can stand in
 /// a Postfix table as nothing but itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address {
-    domain: Box<str>,
-    local: Box<str>,
-}
+///
+/// It stands in many places for each object, which share its text: domain, `\0`, local part. The `\0` comes before every
+/// character of a domain, so that the order of the texts is the one wanted.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Address(Arc<str>);
 
 impl Address {
     /// An address that this installation may serve, or `None` where the schema would refuse it.
     pub fn own(text: &str) -> Option<Self> {
         let (local, domain) = text.split_once('@')?;
-        (text.len() <= 254 && is_own_local_part(local) && is_domain(domain))
-            .then(|| Self { domain: domain.into(), local: local.into() })
+        (text.len() <= 254 && is_own_local_part(local) && is_domain(domain)).then(|| Self::new(local, domain))
+    }
+
+    fn new(local: &str, domain: &str) -> Self {
+        Self([domain, "\0", local].concat().into())
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        // Nothing else makes one.
+        self.0.split_once('\0').unwrap_or_default()
     }
 
     /// An address that mail may be sent on to, or `None` where the schema would refuse it.
@@ -107,7 +118,7 @@ impl Address {
         let (local, domain) = text.split_once('@')?;
         let lower = domain.to_ascii_lowercase();
         (text.len() <= 254 && is_target_local_part(local) && is_domain(&lower))
-            .then(|| Self { domain: lower.into(), local: local.into() })
+            .then(|| Self::new(local, &lower))
     }
 
     /// A role address of a domain: both parts must come from an object that was let in.
@@ -118,40 +129,59 @@ impl Address {
     /// The key under which Postfix looks up any address of a domain (virtual(5), `@domain`): an address without
     /// a local part. The domain must come from an object that was let in.
     pub fn catch_all(domain: &str) -> Self {
-        Self { domain: domain.into(), local: "".into() }
+        Self::new("", domain)
     }
 
     /// Whether this is the key of [`Address::catch_all`].
     pub fn is_catch_all(&self) -> bool {
-        self.local.is_empty()
+        self.0.ends_with('\0')
     }
 
     /// The part after the `@`.
     pub fn domain(&self) -> &str {
-        &self.domain
+        self.parts().0
     }
 
     /// The part before the `@`.
     pub fn local(&self) -> &str {
-        &self.local
+        self.parts().1
     }
 
     /// How Postfix looks up an address of ours: in lower case, first as it is, then without `+tag`, then as any
     /// address of its domain (virtual(5), TABLE SEARCH ORDER).
     pub fn lookup_order(&self) -> impl Iterator<Item = Self> {
-        let local = self.local.to_ascii_lowercase();
-        let base = local.split_once('+').map(|(base, _)| base.to_owned()).filter(|base| !base.is_empty());
-        let domain = self.domain.clone();
-        [Some(local), base, Some(String::new())]
-            .into_iter()
-            .flatten()
-            .map(move |local| Self { domain: domain.clone(), local: local.into() })
+        let (domain, local) = self.parts();
+        let lower = local.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| local.to_ascii_lowercase());
+        let whole = lower.as_deref().map_or_else(|| self.clone(), |lower| Self::new(lower, domain));
+        let base = local.split_once('+').map(|(base, _)| base).filter(|base| !base.is_empty());
+        let base = base.map(|base| Self::new(&base.to_ascii_lowercase(), domain));
+        once(whole).chain(base).chain(once_with(|| Self::catch_all(domain)))
+    }
+}
+
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Most are compared with themselves.
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.local, self.domain)
+        let (domain, local) = self.parts();
+        write!(f, "{local}@{domain}")
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
     }
 }
 

@@ -250,7 +250,7 @@ pub struct MailDomainStatus {
 }
 
 /// The MX records as published, read back from the name server.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct MxStatus {
     /// The zone that holds them.

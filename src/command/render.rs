@@ -71,7 +71,8 @@ fn attempt(options: &RenderOptions) -> Result<ExitCode, String> {
     let hostname = config.cells.get(cell).map(|cell| cell.hostname.as_str());
     let hostname = hostname
         .ok_or_else(|| format!("--cell: there is no cell {cell}; cells are: {}", cells.join(", ")))?;
-    let files = revision_files(&judged.directory, cell, hostname, config, |_| true, &BTreeSet::new());
+    let files =
+        revision_files(&judged.directory, cell, hostname, config, |_| true, &BTreeSet::new(), |_| true);
     let mut files = files.map_err(|error| error.to_string())?;
     let packed = shards::pack(cell, files.clone(), false, None)?;
     let maps = revision_config_maps(&config.name, cell, &packed).map_err(|error| error.to_string())?;

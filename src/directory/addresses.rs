@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::capacity::{self, Shares};
-use super::{AliasSpec, Object, ObjectId, Objects, Refusal, ServedDomain, Verdict, named};
+use super::{AliasSpec, Object, ObjectId, Objects, Refusal, ServedDomain, Ties, Verdict, named};
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::api::{DomainClass, NamespacesFrom};
@@ -22,6 +22,7 @@ type Domains = BTreeMap<String, ServedDomain>;
 pub struct Mailboxes {
     pub live: BTreeMap<Address, ObjectId>,
     pub verdicts: BTreeMap<ObjectId, Verdict>,
+    pub ties: Ties,
 }
 
 /// A MailAlias that may be live, before its targets are looked at.
@@ -53,6 +54,7 @@ pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (
 
     let mut live = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
+    let mut ties = Ties::default();
     let mut declared = BTreeMap::new();
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut refusals = BTreeMap::new();
@@ -68,7 +70,12 @@ pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (
                 }
             }
         } else {
-            let judged = mailbox(id, &objects.mailboxes[id], domains, &live, &declared, shares);
+            let object = &objects.mailboxes[id];
+            let judged = mailbox(id, object, domains, &live, &declared, shares);
+            if let Err(refusal) = &judged {
+                ties.contested.extend(object.spec.as_ref().ok().cloned());
+                ties.full |= refusal.reason == Reason::CapacityExceeded;
+            }
             let verdict = judged.map(|(address, verdict)| {
                 live.insert(address.clone(), id.clone());
                 verdict
@@ -87,7 +94,7 @@ pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (
     // Of those that are too much together, the one that was left alone for longer wins: an older alias that grows
     // must not push out a younger one.
     candidates.sort_by(|a, b| (a.changed, &a.id).cmp(&(b.changed, &b.id)));
-    (Mailboxes { live, verdicts }, Aliases { candidates, refused: refusals })
+    (Mailboxes { live, verdicts, ties }, Aliases { candidates, refused: refusals })
 }
 
 type Owners = BTreeMap<Address, ObjectId>;
@@ -100,14 +107,24 @@ fn mailbox<'a>(
     declared: &Owners,
     shares: &mut Shares<'_>,
 ) -> Result<(&'a Address, Verdict), Refusal> {
-    let address = present("Mailbox", object)?;
-    let domain = joins(id, address, domains)?;
-    takes_mailboxes(domain)?;
+    let (address, domain) = joined(id, object, domains)?;
     undeclared("Mailbox", address, live.get(address), id)?;
     let alias = declared.get(address).filter(|alias| alias.namespace != id.namespace);
     undeclared("MailAlias", address, alias, id)?;
     shares.take(&id.namespace, &domain.spec.cell, 1, capacity::mailbox(address, &id.namespace))?;
     Ok((address, verdict_in(domain, address)))
+}
+
+/// The address of a Mailbox, and the domain that takes it.
+pub fn joined<'a, 'd>(
+    id: &ObjectId,
+    object: &'a Object<Address>,
+    domains: &'d Domains,
+) -> Result<(&'a Address, &'d ServedDomain), Refusal> {
+    let address = present("Mailbox", object)?;
+    let domain = joins(id, address, domains)?;
+    takes_mailboxes(domain)?;
+    Ok((address, domain))
 }
 
 fn alias(
@@ -210,7 +227,7 @@ fn leaves_the_mailbox_its_mail(id: &ObjectId, spec: &AliasSpec, live: &Owners) -
 }
 
 /// Accepted, or kept alive without being accepted while the domain drains.
-fn verdict_in(domain: &ServedDomain, address: &Address) -> Verdict {
+pub fn verdict_in(domain: &ServedDomain, address: &Address) -> Verdict {
     let accepted = match &domain.claim {
         Some(_) => Ok(()),
         // The brake holds it.

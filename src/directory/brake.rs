@@ -56,6 +56,17 @@ pub fn domains(objects: &Objects, rules: Rules<'_>, asked: &Asked) -> Found {
     found
 }
 
+/// Whether somebody asked for all that changed Mailboxes declare no longer, so that none of it is missing.
+/// `changed` has the address that each declared before, if any.
+pub fn all_asked(objects: &Objects, changed: &BTreeMap<ObjectId, Option<Address>>, asked: &Asked) -> bool {
+    let still = |id: &ObjectId, address: &Address| {
+        objects.mailboxes.get(id).is_some_and(|now| now.spec.as_ref() == Ok(address))
+    };
+    changed.iter().all(|(id, before)| {
+        before.as_ref().is_none_or(|address| asked.addresses.contains(address) || still(id, address))
+    })
+}
+
 /// Addresses that were served before and are not any more in `after`, or belong to another namespace, although nothing was
 /// deleted. What leads nowhere, because its targets are gone, is not among them, nor what is refused for something that
 /// users declared. Neither are addresses of domains that left service.

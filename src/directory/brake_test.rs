@@ -22,7 +22,7 @@ dns: {powerdns: {url: 'http://pdns:8081', apiKeyFile: /etc/pdns/api-key}}
 }
 
 fn id(namespace: &str, name: &str) -> ObjectId {
-    ObjectId { namespace: namespace.to_owned(), name: name.to_owned() }
+    ObjectId::new(namespace, name)
 }
 
 fn object<S>(spec: S) -> Object<S> {

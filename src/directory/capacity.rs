@@ -13,6 +13,8 @@ use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::config::{Quota, Tenancy};
 
+const DOMAINS: &str = "domains";
+
 /// What is left for one kind. Who asks first was there first.
 pub struct Shares<'a> {
     kind: &'static str,
@@ -40,7 +42,7 @@ pub struct Fill {
 impl<'a> Shares<'a> {
     /// For MailDomains, with their role addresses.
     pub fn of_domains(tenancy: &'a Tenancy) -> Self {
-        Self::new("domains", 8 << 20, tenancy, |quota| quota.domains)
+        Self::new(DOMAINS, 8 << 20, tenancy, |quota| quota.domains)
     }
 
     /// For Mailboxes.
@@ -66,6 +68,33 @@ impl<'a> Shares<'a> {
         limit: fn(&Quota) -> Option<usize>,
     ) -> Self {
         Self { kind, tenancy, limit, room, taken: BTreeMap::new(), used: BTreeMap::new() }
+    }
+
+    /// How much each namespace has.
+    pub fn used(&self) -> BTreeMap<String, usize> {
+        self.used.clone()
+    }
+
+    /// Goes on from what was shared out before.
+    pub fn resume(&mut self, fill: &[Fill], used: &BTreeMap<String, usize>) {
+        let own = fill.iter().filter(|fill| fill.kind == self.kind);
+        self.taken = own.map(|fill| (fill.cell.clone(), fill.taken)).collect();
+        self.used.clone_from(used);
+    }
+
+    /// Puts what is taken now in the place of what was taken before, among other kinds.
+    pub fn replace(&self, fill: &mut Vec<Fill>) {
+        let at = fill.iter().position(|fill| fill.kind == self.kind);
+        // Domains come first, and without any there is no mailbox.
+        let at = at.unwrap_or_else(|| fill.iter().take_while(|fill| fill.kind == DOMAINS).count());
+        fill.retain(|fill| fill.kind != self.kind);
+        fill.splice(at..at, self.fill());
+    }
+
+    /// Takes one back that was counted before.
+    pub fn give_back(&mut self, namespace: &str, cell: &str, bytes: usize) {
+        less(&mut self.used, namespace, 1);
+        less(&mut self.taken, cell, bytes);
     }
 
     /// Counts `count` more for a namespace, with `bytes` in the tables of a cell, or says what is used up.
@@ -96,6 +125,15 @@ impl<'a> Shares<'a> {
         }
         self.taken.insert(cell.to_owned(), taken);
         Ok(())
+    }
+}
+
+fn less(of: &mut BTreeMap<String, usize>, key: &str, count: usize) {
+    if let Some(left) = of.get_mut(key) {
+        *left = left.saturating_sub(count);
+        if *left == 0 {
+            of.remove(key);
+        }
     }
 }
 

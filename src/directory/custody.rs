@@ -18,7 +18,7 @@ pub struct Claims {
 
 /// What each live mailbox says about its Maildir.
 pub fn keeping(objects: &Objects, live: &BTreeMap<Address, ObjectId>) -> BTreeMap<Address, Keeping> {
-    let said = |id| objects.keeping.get(id).cloned().unwrap_or_default();
+    let said = |id| objects.keeping.get(id).copied().unwrap_or_default();
     live.iter().map(|(address, id)| (address.clone(), said(id))).collect()
 }
 

@@ -4,6 +4,7 @@
 mod addresses;
 pub mod brake;
 mod capacity;
+mod change;
 mod custody;
 mod domains;
 mod expansion;
@@ -11,14 +12,17 @@ mod objects;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use capacity::Fill;
 use capacity::Shares;
+pub use change::Change;
 pub use custody::Claims;
 pub(crate) use domains::unmanaged;
-pub use objects::{AliasSpec, Keeping, Object, ObjectId, Objects};
+pub use objects::{AliasSpec, Keeping, Names, Object, ObjectId, Objects, UidStart};
+pub use update::Ties;
 
 use crate::api::MailDomainSpec;
 use crate::api::address::Address;
@@ -91,6 +95,8 @@ pub struct Directory {
     pub alias_verdicts: BTreeMap<ObjectId, Verdict>,
     /// How much of the room in its tables each cell has taken.
     pub fill: Vec<Fill>,
+    /// What makes the verdict on one Mailbox depend on another.
+    pub ties: Ties,
 }
 
 /// What the rules look at besides the objects.
@@ -130,6 +136,7 @@ impl Directory {
             mailbox_verdicts: mailboxes.verdicts,
             alias_verdicts: expanded.verdicts,
             fill: shares.iter().flat_map(Shares::fill).collect(),
+            ties: Ties { used: shares[1].used(), ..mailboxes.ties },
         }
     }
 

@@ -1,7 +1,10 @@
 //! The objects as the rules see them.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,9 +12,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::api::address::Address;
 use crate::api::{DeletionPolicy, MailAliasSpec, MailDomainSpec, MailboxSpec};
 
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId {
+/// Namespace and name of an object. It stands in many places for each object, which share its text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectId(Arc<Names>);
+
+/// What an [`ObjectId`] says.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Names {
     /// The namespace.
     pub namespace: String,
     /// The name.
@@ -19,12 +26,35 @@ pub struct ObjectId {
 }
 
 impl ObjectId {
+    /// That of an object with these names.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self(Arc::new(Names { namespace: namespace.into(), name: name.into() }))
+    }
+
     /// That of an object with this metadata.
     pub fn of(meta: &ObjectMeta) -> Self {
-        Self {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
-        }
+        Self::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+    }
+}
+
+impl Ord for ObjectId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Most are compared with themselves.
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for ObjectId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Deref for ObjectId {
+    type Target = Names;
+
+    fn deref(&self) -> &Names {
+        &self.0
     }
 }
 
@@ -120,10 +150,10 @@ pub struct Objects {
 }
 
 /// What shall become of a Mailbox's Maildir.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keeping {
     /// How the object's UID begins.
-    pub uid: String,
+    pub uid: UidStart,
     /// `spec.deletionPolicy`.
     pub policy: DeletionPolicy,
 }
@@ -131,12 +161,34 @@ pub struct Keeping {
 impl Keeping {
     /// That of a Mailbox with this metadata.
     pub fn new(meta: &ObjectMeta, policy: DeletionPolicy) -> Self {
-        Self { uid: meta.uid.iter().flat_map(|uid| uid.chars()).take(UID_CHARACTERS).collect(), policy }
+        Self { uid: UidStart::of(meta.uid.as_deref().unwrap_or_default()), policy }
     }
 }
 
-/// Enough to tell the Mailboxes apart that an address ever had: UIDs are random (RFC 9562 5.4).
-const UID_CHARACTERS: usize = 8;
+/// The first eight characters of a UID, enough to tell the Mailboxes apart that an address ever had: UIDs are random
+/// (RFC 9562 5.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UidStart([u8; 8]);
+
+impl UidStart {
+    /// That of a UID.
+    pub fn of(uid: &str) -> Self {
+        let mut start = Self::default();
+        for (to, from) in start.0.iter_mut().zip(uid.bytes().filter(u8::is_ascii_graphic)) {
+            *to = from;
+        }
+        start
+    }
+}
+
+impl fmt::Display for UidStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let characters = self.0.iter().take_while(|byte| **byte != 0);
+        characters
+            .map(|byte| char::from(*byte))
+            .try_for_each(|character| fmt::Write::write_char(f, character))
+    }
+}
 
 impl Objects {
     /// Whether a MailDomain declares the domain, or may do so: one that cannot be read may name any.

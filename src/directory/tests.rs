@@ -28,7 +28,7 @@ struct Set(Objects);
 
 fn id(text: &str) -> ObjectId {
     let (namespace, name) = text.split_once('/').expect("namespace/name");
-    ObjectId { namespace: namespace.to_owned(), name: name.to_owned() }
+    ObjectId::new(namespace, name)
 }
 
 fn object<S>(id: &ObjectId, spec: S) -> Object<S> {

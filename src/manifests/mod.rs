@@ -201,7 +201,7 @@ fn identified(
     Some(metadata("namespace").and_then(|given| {
         let namespace = given.unwrap_or_else(|| namespace.to_owned());
         let name = metadata("name")?.ok_or_else(|| format!("a {kind} without metadata.name"))?;
-        Ok((kind, ObjectId { namespace, name }))
+        Ok((kind, ObjectId::new(namespace, name)))
     }))
 }
 

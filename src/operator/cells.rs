@@ -9,12 +9,11 @@ use tokio::time::Instant;
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::config::{CellConfig, Config};
-use crate::directory::{Directory, ObjectId};
+use crate::directory::{Change, Directory, ObjectId};
 use crate::postfix::revision_files;
 use crate::postfix::shards::{self, Packed};
-use crate::postfix::tables::domain_hash;
-use crate::records::Record;
-use crate::revision::{DomainState, Report};
+use crate::postfix::tables::{all_have_room, domain_hash};
+use crate::revision::{DomainState, Report, Storage};
 use crate::status::Programmed;
 
 use super::metrics::CellState;
@@ -27,7 +26,7 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(5);
 /// Pauses between pokes of a kubelet while the agent still reports an older revision.
 const FIRST_POKE: Duration = Duration::from_secs(1);
 const LAST_POKE: Duration = Duration::from_secs(30);
-/// Directories kept for revisions that an agent may still acknowledge.
+/// Revisions that an agent may still acknowledge.
 const REMEMBERED: usize = 4;
 
 /// A revision ready to be written.
@@ -37,23 +36,39 @@ pub struct Rendered {
     directory: Arc<Directory>,
 }
 
+/// Objects whose statuses may have to say something else now.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Every one.
+    pub all: bool,
+    /// Those that declare these addresses.
+    pub addresses: BTreeSet<Address>,
+}
+
 /// The state of one cell.
 pub struct Cell {
     name: String,
     config: CellConfig,
-    /// Newest last.
-    written: VecDeque<(String, Arc<Directory>)>,
+    /// Revisions, the newest last, each with the addresses that changed between the one before and it.
+    written: VecDeque<(String, BTreeSet<Address>)>,
+    /// The domains of the newest.
+    written_domains: BTreeSet<String>,
+    /// What changed after it.
+    since_written: Change,
     written_at: Option<Instant>,
     /// When the revision was written that the agent has not reported as live yet.
     awaited: Option<Instant>,
     poke: Option<(Instant, Duration)>,
-    live: Option<Arc<Directory>>,
+    /// Addresses that the live revision does not have as they are wanted; `None` while it is not known which is live.
+    pending: Option<BTreeSet<Address>>,
+    look: Look,
     report: Option<Report>,
     /// Whether the agent answers now, or why not; `None` before it was asked.
     answers: Option<Result<(), String>>,
     vanished: BTreeMap<Address, Instant>,
-    /// What was rendered last.
-    packed: Option<Arc<Packed>>,
+    /// What was rendered last, with which vanished addresses, and what changed since then.
+    packed: Option<(Arc<Packed>, BTreeSet<Address>)>,
+    since_rendered: Change,
 }
 
 impl Cell {
@@ -63,14 +78,18 @@ impl Cell {
             name: name.to_owned(),
             config: config.clone(),
             written: VecDeque::new(),
+            written_domains: BTreeSet::new(),
+            since_written: Change::default(),
             written_at: None,
             awaited: None,
             poke: None,
-            live: None,
+            pending: None,
+            look: Look::default(),
             report: None,
             answers: None,
             vanished: BTreeMap::new(),
             packed: None,
+            since_rendered: Change { all: true, ..Change::default() },
         }
     }
 
@@ -84,37 +103,82 @@ impl Cell {
         &self.config.pod
     }
 
-    /// Renders the directory for this cell. `sharded`: the tables that stand there are in shards.
+    /// Takes in how the directory differs from the one before.
+    pub fn changed(&mut self, change: &Change) {
+        self.since_written.add(change);
+        self.since_rendered.add(change);
+        if let Some(pending) = &mut self.pending {
+            pending.extend(change.addresses.keys().cloned());
+        }
+        self.look.addresses.extend(change.addresses.keys().cloned());
+    }
+
+    /// Which objects' statuses are to be looked at, since this was asked the last time.
+    pub fn take_look(&mut self) -> Look {
+        std::mem::take(&mut self.look)
+    }
+
+    /// Renders the directory for this cell. `recorded`: whether the tables may have a domain. `sharded`: the tables that
+    /// stand there are in shards.
     ///
     /// # Errors
     /// When a parameter of the configuration is not allowed, or the tables are too large.
     pub fn render(
         &mut self,
         directory: &Arc<Directory>,
-        records: &BTreeMap<String, Record>,
+        recorded: &dyn Fn(&str) -> bool,
         config: &Config,
         sharded: bool,
         now: Instant,
     ) -> Result<Rendered, String> {
         self.note_vanished(directory, Duration::from_secs(config.vanished_seconds.into()), now);
         let vanished: BTreeSet<Address> = self.vanished.keys().cloned().collect();
-        let recorded = |domain: &str| records.get(domain).is_some_and(Record::in_tables);
-        let hostname = &self.config.hostname;
-        let files = revision_files(directory, &self.name, hostname, config, recorded, &vanished);
-        let files = files.map_err(|error| error.to_string())?;
-        let packed = Arc::new(shards::pack(&self.name, files, sharded, self.packed.as_deref())?);
-        self.packed = Some(packed.clone());
+        let files = |wanted: &dyn Fn(&Address) -> bool| {
+            let hostname = &self.config.hostname;
+            let files = revision_files(directory, &self.name, hostname, config, recorded, &vanished, wanted);
+            files.map_err(|error| error.to_string())
+        };
+        let change = &self.since_rendered;
+        let last = self.packed.as_ref().filter(|(last, _)| last.shards.is_empty() != sharded && !change.all);
+        let unchanged = last.filter(|(_, before)| change.leaves_tables() && *before == vanished);
+        let packed = match (unchanged, last) {
+            (Some((last, _)), _) => Some(last.clone()),
+            (None, Some((last, before)))
+                if !change.rest && all_have_room(before) && all_have_room(&vanished) =>
+            {
+                let temporary = before.symmetric_difference(&vanished);
+                match last.stale(change.addresses.keys().chain(temporary)) {
+                    Some(stale) => {
+                        let files = files(&|address| stale.has(address))?;
+                        last.repack(&self.name, files, &stale)?.map(Arc::new)
+                    }
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        let packed = match packed {
+            Some(packed) => packed,
+            None => {
+                let last = self.packed.as_ref().map(|(last, _)| &**last);
+                Arc::new(shards::pack(&self.name, files(&|_| true)?, sharded, last)?)
+            }
+        };
+        self.packed = Some((packed.clone(), vanished));
+        self.since_rendered = Change::default();
         Ok(Rendered { packed, directory: directory.clone() })
     }
 
     /// Remembers which addresses were served in the last written revision and no longer are.
     fn note_vanished(&mut self, directory: &Directory, hold: Duration, now: Instant) {
         self.vanished.retain(|address, until| *until > now && !directory.accepts(address));
-        if let Some((_, last)) = self.written.back() {
-            for address in last.mailboxes.keys().chain(last.aliases.keys()) {
-                if !address.is_catch_all() && !directory.accepts(address) {
-                    self.vanished.entry(address.clone()).or_insert(now + hold);
-                }
+        if self.written.is_empty() {
+            return;
+        }
+        let served = self.since_written.addresses.iter().filter(|(_, served)| **served);
+        for (address, _) in served {
+            if !address.is_catch_all() && !directory.accepts(address) {
+                self.vanished.entry(address.clone()).or_insert(now + hold);
             }
         }
     }
@@ -151,15 +215,15 @@ impl Cell {
             self.written_at = Some(now);
             self.awaited = Some(now);
         }
-        match self.written.back_mut() {
-            Some((revision, directory)) if *revision == rendered.packed.index.revision => {
-                *directory = rendered.directory;
-            }
-            _ => {
-                self.written.push_back((rendered.packed.index.revision.clone(), rendered.directory));
-                // What stood there before is on its way already, or live: the agent may only not have said so yet.
-                self.poke = Some((now.unwrap_or_else(|| Instant::now() + FIRST_POKE), FIRST_POKE));
-            }
+        let changed = std::mem::take(&mut self.since_written);
+        if changed.all || changed.rest || self.written.is_empty() {
+            self.written_domains = rendered.directory.domains.keys().cloned().collect();
+        }
+        let revision = &rendered.packed.index.revision;
+        if self.wanted() != Some(revision.as_str()) {
+            self.written.push_back((revision.clone(), changed.addresses.into_keys().collect()));
+            // What stood there before is on its way already, or live: the agent may only not have said so yet.
+            self.poke = Some((now.unwrap_or_else(|| Instant::now() + FIRST_POKE), FIRST_POKE));
         }
         while self.written.len() > REMEMBERED {
             self.written.pop_front();
@@ -232,9 +296,25 @@ impl Cell {
 
     fn find_live(&mut self) {
         let Some(revision) = self.report.as_ref().and_then(|report| report.revision.as_ref()) else { return };
-        if let Some((_, directory)) = self.written.iter().find(|(written, _)| written == revision) {
-            self.live = Some(directory.clone());
+        let Some(at) = self.written.iter().rposition(|(written, _)| written == revision) else { return };
+        let later = self.written.range(at + 1..).flat_map(|(_, changed)| changed);
+        let pending = later.chain(self.since_written.addresses.keys()).cloned().collect();
+        match self.pending.replace(pending) {
+            Some(before) => self.look.addresses.extend(before),
+            None => self.look.all = true,
         }
+    }
+
+    /// Whether the live revision has an address as the directory wants it.
+    fn is_live(&self, address: &Address) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.contains(address))
+    }
+
+    /// What its agent says that statuses of single mailboxes follow from: addresses whose mail it holds back, and the state
+    /// of the volume.
+    pub fn held_back(&self) -> Option<(BTreeSet<String>, Storage)> {
+        let report = self.heard().filter(|report| !report.kept.held_back.is_empty())?;
+        Some((report.kept.held_back.iter().cloned().collect(), report.storage.clone()))
     }
 
     /// What the agent said last, be it that it does not answer now.
@@ -284,7 +364,7 @@ impl Cell {
             );
             return Programmed::No(Reason::Pending, message);
         }
-        match self.live.as_ref().is_some_and(|live| live.mailboxes.get(address) == Some(id)) {
+        match self.is_live(address) && directory.mailboxes.get(address) == Some(id) {
             true => self.programmed(address.domain(), directory),
             false => self.on_its_way(),
         }
@@ -292,17 +372,17 @@ impl Cell {
 
     /// Whether the live tables have an alias as `directory` wants it.
     pub fn has_alias(&self, address: &Address, directory: &Directory) -> Programmed {
-        let wanted = directory.aliases.get(address);
-        match self.live.as_ref().is_some_and(|live| wanted.is_some() && live.aliases.get(address) == wanted) {
-            true => self.programmed(address.domain(), directory),
-            false if wanted.is_none() => {
+        match directory.aliases.contains_key(address) {
+            true if self.is_live(address) => self.programmed(address.domain(), directory),
+            true => self.on_its_way(),
+            false => {
                 Programmed::No(Reason::TargetNotFound, format!("no target of {address} can take its mail"))
             }
-            false => self.on_its_way(),
         }
     }
 
-    fn on_its_way(&self) -> Programmed {
+    /// What is said of something that the live revision does not have.
+    pub fn on_its_way(&self) -> Programmed {
         match &self.answers {
             None => return Programmed::NotAsked,
             Some(Err(why)) => return Programmed::AsBefore(Reason::AgentUnreachable, why.clone()),
@@ -329,9 +409,9 @@ impl Cell {
 
     /// Whether the running Postfix no longer has the domain.
     pub fn left(&self, domain: &str) -> bool {
-        let written = self.written.back().is_some_and(|(revision, directory)| {
-            self.answered(revision) && !directory.domains.contains_key(domain)
-        });
-        written && self.heard().is_some_and(|report| !report.domains.contains_key(domain))
+        let written = self.wanted().is_some_and(|revision| self.answered(revision));
+        written
+            && !self.written_domains.contains(domain)
+            && self.heard().is_some_and(|report| !report.domains.contains_key(domain))
     }
 }

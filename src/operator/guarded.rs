@@ -3,15 +3,20 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::Resource;
 use kube::core::ObjectMeta;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::directory::ObjectId;
 
 /// An object as far as it could be decoded.
 #[derive(Clone, Debug)]
 pub struct Guarded<K> {
+    /// Which.
+    pub id: ObjectId,
     metadata: ObjectMeta,
     /// The object, or what stands in its place.
     pub object: Result<K, Undecodable>,
@@ -45,7 +50,7 @@ impl<K> Guarded<K> {
     where
         K: Resource,
     {
-        Self { metadata: object.meta().clone(), object: Ok(object) }
+        Self { id: ObjectId::of(object.meta()), metadata: object.meta().clone(), object: Ok(object) }
     }
 
     /// The metadata, decoded or not.
@@ -54,11 +59,61 @@ impl<K> Guarded<K> {
     }
 }
 
+/// What is read of an object. Of its metadata that is little: what tools annotate, and which fields belong to whom, is
+/// the larger part.
+#[derive(Deserialize)]
+struct Parts {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    managed_fields: Vec<Change>,
+}
+
+/// When somebody changed something.
+#[derive(Deserialize)]
+struct Change {
+    subresource: Option<String>,
+    time: Option<Time>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(metadata: Metadata) -> Self {
+        let changes = metadata.managed_fields.into_iter().map(|Change { subresource, time }| {
+            ManagedFieldsEntry { subresource, time, ..ManagedFieldsEntry::default() }
+        });
+        Self {
+            namespace: metadata.namespace,
+            name: metadata.name,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            generation: metadata.generation,
+            creation_timestamp: metadata.creation_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp,
+            managed_fields: Some(changes.collect()),
+            ..Self::default()
+        }
+    }
+}
+
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Value::deserialize(deserializer)?;
-        let metadata =
-            value.get("metadata").map(ObjectMeta::deserialize).transpose().map_err(D::Error::custom)?;
+        let Parts { metadata, spec, status } = Parts::deserialize(deserializer)?;
+        let mut value = json!({ "metadata": {}, "spec": spec, "status": status });
         let object = K::deserialize(&value).or_else(|error| {
             // A status is output: what another version wrote there says nothing about the object.
             if let Some(fields) = value.as_object_mut() {
@@ -70,7 +125,8 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
             error: error.to_string(),
             spec: value.get_mut("spec").map(Value::take).unwrap_or_default(),
         });
-        Ok(Self { metadata: metadata.unwrap_or_default(), object })
+        let metadata = metadata.into();
+        Ok(Self { id: ObjectId::of(&metadata), metadata, object })
     }
 }
 
@@ -100,8 +156,6 @@ impl<K: Resource> Resource for Guarded<K> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::api::MailDomain;
 

@@ -4,46 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
 use tracing::{error, warn};
 
 use crate::api::address::Address;
-use crate::api::{
-    MailAlias, MailAliasSpec, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus,
-};
 use crate::directory::brake::Asked;
-use crate::directory::{AliasSpec, Keeping, Object, ObjectId, Objects};
+use crate::directory::{ObjectId, Objects};
 use crate::records::Record;
 
-use super::guarded::{Guarded, Undecodable};
-use super::objects::{self, RECORD_KEY};
-
-/// One event of one watch.
-#[derive(Debug)]
-pub enum Seen {
-    /// A MailDomain, or one that this version cannot decode.
-    Domain(Event<Guarded<MailDomain>>),
-    /// A Mailbox.
-    Mailbox(Event<Guarded<Mailbox>>),
-    /// A MailAlias.
-    Alias(Event<Guarded<MailAlias>>),
-    /// A ConfigMap of ours: domain records and tables.
-    ConfigMap(Event<ConfigMap>),
-    /// The pod of a cell.
-    Pod(String, Box<Event<Pod>>),
-}
-
-/// The status that an object has, and the generation of its spec.
-#[derive(Clone, Debug, Default)]
-pub struct Known<T> {
-    /// The object's resource version. What is seen of an older one is a late echo and changes nothing.
-    pub version: u64,
-    /// `metadata.generation`.
-    pub generation: i64,
-    /// As last seen, or as last written.
-    pub status: T,
-}
+use super::objects::{self, Present, RECORD_KEY};
+use super::seen::{Known, Seen, SeenAlias, SeenDomain, SeenMailbox, version};
 
 /// A record with what is needed to replace it.
 #[derive(Clone, Debug)]
@@ -76,15 +46,15 @@ pub struct Index {
     /// What the rules look at.
     pub objects: Objects,
     /// Statuses of MailDomains.
-    pub domains: BTreeMap<ObjectId, Known<MailDomainStatus>>,
+    pub domains: BTreeMap<ObjectId, Known>,
     /// Statuses of Mailboxes.
-    pub mailboxes: BTreeMap<ObjectId, Known<MailboxStatus>>,
+    pub mailboxes: BTreeMap<ObjectId, Known>,
     /// Statuses of MailAliases.
-    pub aliases: BTreeMap<ObjectId, Known<MailAliasStatus>>,
+    pub aliases: BTreeMap<ObjectId, Known>,
     /// Domain records by domain.
     pub records: BTreeMap<String, Stored>,
     /// The cells' ConfigMaps by name: resource version, and a hash of each value.
-    pub tables: BTreeMap<String, (u64, BTreeMap<String, String>)>,
+    pub tables: Present,
     /// What the administrator confirmed on one of these ConfigMaps, by its name.
     pub confirmed: BTreeMap<String, String>,
     /// The cells' ConfigMaps as they were found, until somebody takes them.
@@ -96,8 +66,45 @@ pub struct Index {
     /// A record that cannot be read: nothing may be concluded from its absence.
     unreadable_records: BTreeSet<String>,
     lists: Lists,
+    /// What changed of all that the rules look at, since that was last asked for.
+    pub changes: Changes,
+    /// Objects that were seen anew since somebody looked whether their statuses say what they should.
+    pub touched: BTreeSet<(Kind, ObjectId)>,
     /// The namespace of the ConfigMaps: that of the installation.
     namespace: String,
+}
+
+/// The kinds of objects with a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// MailDomain
+    Domain,
+    /// Mailbox
+    Mailbox,
+    /// MailAlias
+    Alias,
+}
+
+/// What changed of all that the rules look at.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Mailboxes, each with the address that it declared before.
+    pub mailboxes: BTreeMap<ObjectId, Option<Address>>,
+    /// Domain records.
+    pub records: bool,
+    /// Anything else.
+    pub other: bool,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.mailboxes.is_empty() && !self.records && !self.other
+    }
+
+    fn note_mailbox(&mut self, id: &ObjectId, before: Option<&Address>) {
+        self.mailboxes.entry(id.clone()).or_insert_with(|| before.cloned());
+    }
 }
 
 /// Which lists have come in completely, and which objects the list under way has named so far.
@@ -117,7 +124,9 @@ const CONFIG_MAPS: usize = 3;
 impl Index {
     /// An index of which nothing was seen yet, of the installation in `namespace`.
     pub fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), found: Some(BTreeMap::new()), ..Self::default() }
+        // Without any object there is something to serve, too: the hosts' own addresses.
+        let changes = Changes { other: true, ..Changes::default() };
+        Self { namespace: namespace.to_owned(), changes, found: Some(BTreeMap::new()), ..Self::default() }
     }
 
     /// Whether all kinds and the records have listed: before that, what is missing may only be unseen.
@@ -125,46 +134,26 @@ impl Index {
         self.lists.complete.iter().all(|complete| *complete) && self.unreadable_records.is_empty()
     }
 
-    /// Takes in one event.
-    pub fn see(&mut self, seen: Seen) {
+    /// Takes in one event; whether anything is known then that was not.
+    pub fn see(&mut self, seen: Seen) -> bool {
         match seen {
             Seen::Domain(event) => {
-                self.walk(
-                    DOMAINS,
-                    event,
-                    |guarded| guarded.metadata().clone(),
-                    Self::apply_domain,
-                    Self::drop_domain,
-                );
+                self.walk(DOMAINS, event, |seen| seen.id.clone(), Self::apply_domain, Self::drop_domain)
             }
             Seen::Mailbox(event) => {
-                self.walk(
-                    MAILBOXES,
-                    event,
-                    |guarded| guarded.metadata().clone(),
-                    Self::apply_mailbox,
-                    Self::drop_mailbox,
-                );
+                self.walk(MAILBOXES, event, |seen| seen.id.clone(), Self::apply_mailbox, Self::drop_mailbox)
             }
             Seen::Alias(event) => {
-                self.walk(
-                    ALIASES,
-                    event,
-                    |guarded| guarded.metadata().clone(),
-                    Self::apply_alias,
-                    Self::drop_alias,
-                );
+                self.walk(ALIASES, event, |seen| seen.id.clone(), Self::apply_alias, Self::drop_alias)
             }
             Seen::ConfigMap(event) => {
-                self.walk(
-                    CONFIG_MAPS,
-                    event,
-                    |map| map.metadata.clone(),
-                    |index, _, map| index.apply_config_map(map),
-                    Self::drop_config_map,
-                );
+                let id = |map: &ConfigMap| ObjectId::of(&map.metadata);
+                self.walk(CONFIG_MAPS, event, id, Self::apply_config_map, Self::drop_config_map)
             }
-            Seen::Pod(cell, event) => self.see_pod(cell, *event),
+            Seen::Pod(cell, event) => {
+                self.see_pod(cell, *event);
+                true
+            }
         }
     }
 
@@ -173,21 +162,18 @@ impl Index {
         &mut self,
         list: usize,
         event: Event<T>,
-        meta: impl Fn(&T) -> ObjectMeta,
-        apply: impl Fn(&mut Self, ObjectId, T),
+        id: impl Fn(&T) -> ObjectId,
+        apply: impl Fn(&mut Self, T) -> bool,
         drop: impl Fn(&mut Self, &ObjectId),
-    ) {
-        let id = |object: &T| ObjectId::of(&meta(object));
+    ) -> bool {
         match event {
-            Event::Init => self.lists.listing[list].clear(),
+            Event::Init => {
+                self.lists.listing[list].clear();
+                false
+            }
             Event::InitApply(object) => {
-                let id = id(&object);
-                self.lists.listing[list].insert(id.clone());
-                let deleting = meta(&object).deletion_timestamp.is_some();
-                apply(self, id.clone(), object);
-                if deleting {
-                    self.note_asked(list, &id);
-                }
+                self.lists.listing[list].insert(id(&object));
+                apply(self, object)
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.lists.listing[list]);
@@ -195,19 +181,14 @@ impl Index {
                     drop(self, &gone);
                 }
                 self.lists.complete[list] = true;
+                true
             }
-            Event::Apply(object) => {
-                let id = id(&object);
-                let deleting = meta(&object).deletion_timestamp.is_some();
-                apply(self, id.clone(), object);
-                if deleting {
-                    self.note_asked(list, &id);
-                }
-            }
+            Event::Apply(object) => apply(self, object),
             Event::Delete(object) => {
                 let id = id(&object);
                 self.note_asked(list, &id);
                 drop(self, &id);
+                true
             }
         }
     }
@@ -236,7 +217,7 @@ impl Index {
     }
 
     fn ids(&self, list: usize) -> Vec<ObjectId> {
-        let config_map = |name: String| ObjectId { namespace: self.namespace.clone(), name };
+        let config_map = |name: String| ObjectId::new(self.namespace.as_str(), name);
         match list {
             DOMAINS => self.objects.domains.keys().cloned().collect(),
             MAILBOXES => self.objects.mailboxes.keys().cloned().collect(),
@@ -248,121 +229,111 @@ impl Index {
         }
     }
 
-    fn apply_domain(&mut self, id: ObjectId, guarded: Guarded<MailDomain>) {
-        let meta = guarded.metadata();
-        if is_late(self.domains.get(&id), meta) {
-            return;
+    fn apply_domain(&mut self, seen: SeenDomain) -> bool {
+        let SeenDomain { id, object, mut known, undecodable } = seen;
+        let Some(mut news) = news(self.domains.get(&id), &mut known) else { return false };
+        if self.objects.domains.get(&id) != Some(&object)
+            || self.objects.undecodable.get(&id) != undecodable.as_ref()
+        {
+            self.changes.other = true;
+            news = true;
         }
-        let mut known = known(meta);
-        let spec = match &guarded.object {
-            Ok(domain) => {
-                known.status = domain.status.clone().unwrap_or_default();
-                Ok(domain.spec.clone())
-            }
-            // What its domain was served as, the record says.
-            Err(undecodable) => Err(unknown("MailDomain", &id, undecodable)),
-        };
-        match guarded.object.as_ref().err().and_then(|undecodable| undecodable.text("domain")) {
-            Some(domain) => self.objects.undecodable.insert(id.clone(), domain.to_owned()),
+        match undecodable {
+            Some(domain) => self.objects.undecodable.insert(id.clone(), domain),
             None => self.objects.undecodable.remove(&id),
         };
-        self.objects.domains.insert(id.clone(), Object::new(meta, spec));
-        self.domains.insert(id, known);
+        let deleting = object.deleting;
+        self.objects.domains.insert(id.clone(), object);
+        self.touched.insert((Kind::Domain, id.clone()));
+        self.domains.insert(id.clone(), known);
+        if deleting {
+            self.note_asked(DOMAINS, &id);
+        }
+        news
     }
 
     fn drop_domain(&mut self, id: &ObjectId) {
         self.objects.undecodable.remove(id);
-        self.objects.domains.remove(id);
+        self.changes.other |= self.objects.domains.remove(id).is_some();
         self.domains.remove(id);
     }
 
-    fn apply_mailbox(&mut self, id: ObjectId, guarded: Guarded<Mailbox>) {
-        let meta = guarded.metadata();
-        if is_late(self.mailboxes.get(&id), meta) {
-            return;
+    fn apply_mailbox(&mut self, seen: SeenMailbox) -> bool {
+        let SeenMailbox { id, object, keeping, mut known } = seen;
+        let Some(mut news) = news(self.mailboxes.get(&id), &mut known) else { return false };
+        let deleting = object.deleting;
+        let before = self.objects.mailboxes.get(&id);
+        if before != Some(&object) || self.objects.keeping.get(&id) != Some(&keeping) {
+            self.changes.note_mailbox(&id, before.and_then(|before| before.spec.as_ref().ok()));
+            self.objects.keeping.insert(id.clone(), keeping);
+            self.objects.mailboxes.insert(id.clone(), object);
+            news = true;
         }
-        let mut known = known(meta);
-        let policy = match &guarded.object {
-            Ok(mailbox) => mailbox.spec.deletion_policy,
-            // A policy of a newer version may be anything: nothing is done that it may not mean.
-            Err(undecodable) => {
-                undecodable.text("deletionPolicy").and_then(|text| text.parse().ok()).unwrap_or_default()
-            }
-        };
-        let spec = match &guarded.object {
-            Ok(mailbox) => {
-                known.status = mailbox.status.clone().unwrap_or_default();
-                Address::try_from(&mailbox.spec)
-            }
-            Err(undecodable) => {
-                let message = unknown("Mailbox", &id, undecodable);
-                let address = undecodable.text("address").and_then(Address::own);
-                address.ok_or(message)
-            }
-        };
-        self.objects.keeping.insert(id.clone(), Keeping::new(meta, policy));
-        self.objects.mailboxes.insert(id.clone(), Object::new(meta, spec));
-        self.mailboxes.insert(id, known);
+        self.touched.insert((Kind::Mailbox, id.clone()));
+        self.mailboxes.insert(id.clone(), known);
+        if deleting {
+            self.note_asked(MAILBOXES, &id);
+        }
+        news
     }
 
     fn drop_mailbox(&mut self, id: &ObjectId) {
-        self.objects.mailboxes.remove(id);
+        if let Some(before) = self.objects.mailboxes.remove(id) {
+            self.changes.note_mailbox(id, before.spec.as_ref().ok());
+        }
         self.objects.keeping.remove(id);
         self.mailboxes.remove(id);
     }
 
-    fn apply_alias(&mut self, id: ObjectId, guarded: Guarded<MailAlias>) {
-        let meta = guarded.metadata();
-        if is_late(self.aliases.get(&id), meta) {
-            return;
+    fn apply_alias(&mut self, seen: SeenAlias) -> bool {
+        let SeenAlias { id, object, mut known } = seen;
+        let Some(mut news) = news(self.aliases.get(&id), &mut known) else { return false };
+        let deleting = object.deleting;
+        if self.objects.aliases.get(&id) != Some(&object) {
+            self.changes.other = true;
+            self.objects.aliases.insert(id.clone(), object);
+            news = true;
         }
-        let mut known = known(meta);
-        let spec = match &guarded.object {
-            Ok(alias) => {
-                known.status = alias.status.clone().unwrap_or_default();
-                AliasSpec::try_from(&alias.spec)
-            }
-            Err(undecodable) => {
-                let message = unknown("MailAlias", &id, undecodable);
-                let address = undecodable.text("address").map(str::to_owned);
-                let spec = address.zip(undecodable.texts("targets"));
-                spec.map(|(address, targets)| MailAliasSpec { address, targets })
-                    .ok_or(message)
-                    .and_then(|spec| AliasSpec::try_from(&spec))
-            }
-        };
-        self.objects.aliases.insert(id.clone(), Object::new(meta, spec));
-        self.aliases.insert(id, known);
+        self.touched.insert((Kind::Alias, id.clone()));
+        self.aliases.insert(id.clone(), known);
+        if deleting {
+            self.note_asked(ALIASES, &id);
+        }
+        news
     }
 
     fn drop_alias(&mut self, id: &ObjectId) {
-        self.objects.aliases.remove(id);
+        self.changes.other |= self.objects.aliases.remove(id).is_some();
         self.aliases.remove(id);
     }
 
     /// Takes in a ConfigMap, seen or just written. An older version than the known one is a late
-    /// echo and changes nothing.
-    pub fn apply_config_map(&mut self, map: ConfigMap) {
+    /// echo and changes nothing. Whether anything is known then that was not.
+    pub fn apply_config_map(&mut self, map: ConfigMap) -> bool {
         let name = map.metadata.name.clone().unwrap_or_default();
         let version = version(&map.metadata);
         if let Some(domain) = objects::record_domain(&name) {
-            if self
-                .records
-                .get(domain)
-                .is_some_and(|stored| stored.resource_version.parse().unwrap_or(0) > version)
-            {
-                return;
+            let known = self.records.get(domain);
+            let known_version = known.map(|stored| stored.resource_version.parse().unwrap_or(0));
+            if known_version.is_some_and(|known| known > version) {
+                return false;
             }
             match objects::read_record(&map) {
-                Ok(stored) => {
+                Ok(mut stored) => {
                     if let Some(unknown) = &stored.unknown {
                         warn!(
                             config_map = name,
                             "the domain record was written by a newer version ({unknown}); {domain} stays as it is until the operator is upgraded again"
                         );
                     }
-                    self.unreadable_records.remove(&name);
+                    // What the brake holds is in no ConfigMap of a record.
+                    stored.record.held = known.is_some_and(|known| known.record.held);
+                    let mended = self.unreadable_records.remove(&name);
+                    let same = known.is_some_and(|known| known.record == stored.record);
+                    let seen = same && known_version == Some(version);
+                    self.changes.records |= !same;
                     self.records.insert(domain.to_owned(), stored);
+                    mended || !seen
                 }
                 Err(message) => {
                     error!(
@@ -370,9 +341,10 @@ impl Index {
                         "the domain record cannot be read: {message}; nothing is written until its key `{RECORD_KEY}` is mended"
                     );
                     self.unreadable_records.insert(name);
+                    true
                 }
             }
-        } else if self.tables.get(&name).is_none_or(|(known, _)| *known <= version) {
+        } else if self.tables.get(&name).is_none_or(|(known, _)| *known < version) {
             match objects::confirmed(&map) {
                 Some(what) => self.confirmed.insert(name.clone(), what),
                 None => self.confirmed.remove(&name),
@@ -381,6 +353,9 @@ impl Index {
             if let Some(found) = &mut self.found {
                 found.insert(name, map);
             }
+            true
+        } else {
+            false
         }
     }
 
@@ -392,8 +367,13 @@ impl Index {
             found.remove(&id.name);
         }
         if let Some(domain) = objects::record_domain(&id.name) {
-            self.records.remove(domain);
+            self.remove_record(domain);
         }
+    }
+
+    /// Forgets the record of a domain, which is gone.
+    pub fn remove_record(&mut self, domain: &str) {
+        self.changes.records |= self.records.remove(domain).is_some();
     }
 
     fn see_pod(&mut self, cell: String, event: Event<Pod>) {
@@ -423,24 +403,13 @@ impl Index {
     }
 }
 
-fn known<T: Default>(meta: &ObjectMeta) -> Known<T> {
-    Known { version: version(meta), generation: meta.generation.unwrap_or(0), status: T::default() }
-}
-
-/// What is said of an object that cannot be decoded. It is present, and what can be told of it counts.
-fn unknown(kind: &str, id: &ObjectId, undecodable: &Undecodable) -> String {
-    warn!(kind, %id, "cannot be decoded by this version: {}; what it is served as stays", undecodable.error);
-    format!("this version cannot decode the {kind}: {}; what it is served as stays", undecodable.error)
-}
-
-/// Resource versions of one resource grow; only their order is used.
-pub fn version(meta: &ObjectMeta) -> u64 {
-    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
-}
-
-/// Whether an object is seen as it was before we wrote to it.
-fn is_late<T>(known: Option<&Known<T>>, meta: &ObjectMeta) -> bool {
-    known.is_some_and(|known| known.version > version(meta))
+/// Whether the metadata or the status of an object is news; `None` where the object is seen as it was before we wrote to
+/// it.
+fn news(before: Option<&Known>, seen: &mut Known) -> Option<bool> {
+    let Some(before) = before else { return Some(true) };
+    seen.ready = before.ready;
+    let same = (before.version, before.generation) == (seen.version, seen.generation);
+    (before.version <= seen.version).then_some(!same)
 }
 
 fn pod_seen(pod: &Pod) -> PodSeen {

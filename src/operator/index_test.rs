@@ -1,7 +1,10 @@
 use super::*;
 use proptest::prelude::*;
 
-use crate::api::{MailDomainSpec, MailboxSpec};
+use crate::api::{MailAlias, MailAliasSpec, MailDomain, MailDomainSpec, Mailbox, MailboxSpec, MailboxStatus};
+use crate::operator::compact_status::CompactStatus;
+use crate::operator::guarded::Guarded;
+use kube::core::ObjectMeta;
 
 fn listed(index: &mut Index, maps: Vec<ConfigMap>) {
     index.see(Seen::ConfigMap(Event::Init));
@@ -44,27 +47,74 @@ fn what_is_seen_from_before_a_status_was_written_changes_nothing() {
             "metadata": { "namespace": "a", "name": "you", "resourceVersion": version, "generation": 1 },
             "spec": { "address": "you@example.org" },
         });
-        Seen::Mailbox(Event::Apply(Guarded::decoded(serde_json::from_value(mailbox).expect("valid"))))
+        Seen::mailbox(Event::Apply(Guarded::decoded(serde_json::from_value(mailbox).expect("valid"))))
     };
-    let id = ObjectId { namespace: "a".to_owned(), name: "you".to_owned() };
+    let id = ObjectId::new("a", "you");
     let mut index = Index::new("mail");
     index.see(seen("5"));
     let known = index.mailboxes.get_mut(&id).expect("seen");
-    (known.version, known.status.path) = (7, Some("as written".to_owned()));
+    let written = MailboxStatus { path: Some("as written".to_owned()), ..MailboxStatus::default() };
+    (known.version, known.status) = (7, CompactStatus::from(&written));
     index.see(seen("6"));
-    assert_eq!(index.mailboxes[&id].status.path.as_deref(), Some("as written"));
+    assert!(index.mailboxes[&id].status.same_rest(&CompactStatus::from(&written)));
     index.see(seen("8"));
-    assert_eq!(index.mailboxes[&id].status.path, None, "somebody took it away");
+    assert!(!index.mailboxes[&id].status.same_rest(&CompactStatus::from(&written)), "somebody took it away");
+}
+
+#[test]
+fn only_what_the_rules_look_at_is_a_change() {
+    let seen = |version: &str, policy: &str| {
+        let mailbox = serde_json::json!({
+            "metadata": { "namespace": "a", "name": "you", "resourceVersion": version, "generation": 1 },
+            "spec": { "address": "you@example.org", "deletionPolicy": policy },
+        });
+        Seen::mailbox(Event::Apply(Guarded::decoded(serde_json::from_value(mailbox).expect("valid"))))
+    };
+    let mut index = Index::new("mail");
+    assert!(std::mem::take(&mut index.changes).other, "hosts have addresses without any object");
+    let id = ObjectId::new("a", "you");
+    for (version, policy, news, changed) in [
+        ("5", "Retain", true, Some(None)),
+        ("5", "Retain", false, None),
+        ("6", "Retain", true, None),
+        ("7", "Delete", true, Some(Address::own("you@example.org"))),
+    ] {
+        assert_eq!(index.see(seen(version, policy)), news, "{version} {policy}");
+        let changes = std::mem::take(&mut index.changes);
+        assert_eq!(changes.mailboxes.get(&id).cloned(), changed, "{version} {policy}");
+        assert!(!changes.other && !changes.records);
+    }
+    listed(&mut index, vec![record("example.org", "5")]);
+    assert!(std::mem::take(&mut index.changes).records);
+    assert!(!index.see(Seen::ConfigMap(Event::Apply(record("example.org", "5")))), "it is known");
+    assert!(index.see(Seen::ConfigMap(Event::Delete(record("example.org", "5")))));
+    assert!(index.changes.records);
+}
+
+/// It is in no ConfigMap, and a record that is written goes on being held.
+#[test]
+fn what_the_brake_holds_is_held_until_it_decides_anew() {
+    let mut index = Index::new("mail");
+    listed(&mut index, vec![record("example.org", "5")]);
+    index.records.get_mut("example.org").expect("listed").record.held = true;
+    std::mem::take(&mut index.changes);
+    assert!(index.apply_config_map(record("example.org", "6")), "somebody wrote to it");
+    assert!(index.records["example.org"].record.held && index.changes.is_empty());
+    let mut withdrawn = record("example.org", "7");
+    let order = (objects::WITHDRAW_ANNOTATION.to_owned(), objects::TRUE.to_owned());
+    withdrawn.metadata.annotations = Some([order].into());
+    index.apply_config_map(withdrawn);
+    assert!(index.records["example.org"].record.held && index.changes.records);
 }
 
 #[test]
 fn nothing_is_complete_before_every_list_and_readable_records() {
     let mut index = Index::new("mail");
     listed(&mut index, vec![]);
-    index.see(Seen::Domain(Event::InitDone));
-    index.see(Seen::Mailbox(Event::InitDone));
+    index.see(Seen::domain(Event::InitDone));
+    index.see(Seen::mailbox(Event::InitDone));
     assert!(!index.complete());
-    index.see(Seen::Alias(Event::InitDone));
+    index.see(Seen::alias(Event::InitDone));
     assert!(index.complete());
     let mut broken = record("example.org", "9");
     broken.data = None;
@@ -82,12 +132,12 @@ fn only_a_deletion_that_is_seen_was_asked_for() {
         index.see(seen(kind, 1, 1, How::Applied));
         index.see(seen(kind, 2, 2, How::Applied));
     }
-    index.see(Seen::Domain(Event::Init));
-    index.see(Seen::Mailbox(Event::Init));
+    index.see(Seen::domain(Event::Init));
+    index.see(Seen::mailbox(Event::Init));
     index.see(seen(Kind::Domain, 2, 2, How::Listed));
     index.see(seen(Kind::Mailbox, 2, 2, How::Listed));
-    index.see(Seen::Domain(Event::InitDone));
-    index.see(Seen::Mailbox(Event::InitDone));
+    index.see(Seen::domain(Event::InitDone));
+    index.see(Seen::mailbox(Event::InitDone));
     assert_eq!((index.objects.domains.len(), index.objects.mailboxes.len()), (1, 1));
     assert!(index.asked.domains.is_empty() && index.asked.addresses.is_empty());
 
@@ -104,7 +154,7 @@ fn only_a_deletion_that_is_seen_was_asked_for() {
         let mut metadata = meta(3, 1);
         metadata.namespace = Some(namespace.to_owned());
         metadata.deletion_timestamp = metadata.creation_timestamp.clone();
-        Seen::Domain(event(How::Applied, MailDomain { metadata, spec, status: None }))
+        Seen::domain(event(How::Applied, MailDomain { metadata, spec, status: None }))
     };
     index.apply_config_map(record("example.org", "5"));
     index.see(deleting("other"));
@@ -155,19 +205,19 @@ fn seen(kind: Kind, name: u8, variant: u8, how: How) -> Seen {
     match kind {
         Kind::Domain => {
             let spec = serde_yaml::from_str(&format!("domain: d{variant}.example")).expect("valid");
-            Seen::Domain(event(how, MailDomain { metadata, spec, status: None }))
+            Seen::domain(event(how, MailDomain { metadata, spec, status: None }))
         }
         Kind::Mailbox => {
             let spec = MailboxSpec {
                 address: format!("m{variant}@one.example"),
                 deletion_policy: Default::default(),
             };
-            Seen::Mailbox(event(how, Mailbox { metadata, spec, status: None }))
+            Seen::mailbox(event(how, Mailbox { metadata, spec, status: None }))
         }
         Kind::Alias => {
             let targets = vec![format!("t{variant}@one.example")];
             let spec = MailAliasSpec { address: "list@one.example".to_owned(), targets };
-            Seen::Alias(event(how, MailAlias { metadata, spec, status: None }))
+            Seen::alias(event(how, MailAlias { metadata, spec, status: None }))
         }
     }
 }
@@ -185,15 +235,15 @@ fn list_all(left: &BTreeMap<(Kind, u8), u8>) -> Index {
 }
 
 fn list_into(index: &mut Index, left: &BTreeMap<(Kind, u8), u8>) {
-    index.see(Seen::Domain(Event::Init));
-    index.see(Seen::Mailbox(Event::Init));
-    index.see(Seen::Alias(Event::Init));
+    index.see(Seen::domain(Event::Init));
+    index.see(Seen::mailbox(Event::Init));
+    index.see(Seen::alias(Event::Init));
     for ((kind, name), variant) in left {
         index.see(seen(*kind, *name, *variant, How::Listed));
     }
-    index.see(Seen::Domain(Event::InitDone));
-    index.see(Seen::Mailbox(Event::InitDone));
-    index.see(Seen::Alias(Event::InitDone));
+    index.see(Seen::domain(Event::InitDone));
+    index.see(Seen::mailbox(Event::InitDone));
+    index.see(Seen::alias(Event::InitDone));
 }
 
 proptest! {
@@ -223,10 +273,11 @@ proptest! {
             if missed && relist {
                 continue;
             }
-            match variant {
-                Some(variant) => index.see(seen(*kind, *name, variant, How::Applied)),
-                None => index.see(seen(*kind, *name, 1, How::Deleted)),
-            }
+            let event = match variant {
+                Some(variant) => seen(*kind, *name, variant, How::Applied),
+                None => seen(*kind, *name, 1, How::Deleted),
+            };
+            index.see(event);
         }
         if relist {
             list_into(&mut index, &left);
@@ -253,9 +304,9 @@ fn what_cannot_be_decoded_is_not_gone() {
     let mut index = Index::new("mail");
     listed(&mut index, vec![record("one.example", "5")]);
     let domain = serde_json::json!({ "domain": "one.example", "class": "Later" });
-    index.see(Seen::Domain(undecoded("d", domain)));
+    index.see(Seen::domain(undecoded("d", domain)));
     let mailbox = serde_json::json!({ "address": "you@one.example" });
-    index.see(Seen::Mailbox(Event::InitApply(
+    index.see(Seen::mailbox(Event::InitApply(
         serde_json::from_value(
             serde_json::json!({ "metadata": { "namespace": "mail", "name": "m" }, "spec": mailbox }),
         )
@@ -263,7 +314,7 @@ fn what_cannot_be_decoded_is_not_gone() {
     )));
     let targets = serde_json::json!(["you@one.example"]);
     let alias = serde_json::json!({ "address": "list@one.example", "targets": targets });
-    index.see(Seen::Alias(Event::InitApply(
+    index.see(Seen::alias(Event::InitApply(
         serde_json::from_value(
             serde_json::json!({ "metadata": { "namespace": "mail", "name": "a" }, "spec": alias }),
         )

@@ -3,6 +3,8 @@
 
 mod agents;
 mod cells;
+mod compact_status;
+mod desired_status;
 mod guarded;
 mod http;
 mod index;
@@ -15,6 +17,7 @@ mod publish;
 mod reconcile;
 mod record_events;
 mod report_status;
+mod seen;
 pub mod snapshot;
 mod watch;
 pub mod write;

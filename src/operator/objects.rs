@@ -1,6 +1,6 @@
 //! The Kubernetes objects that the operator writes: their names, labels and content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -27,6 +27,8 @@ pub const RECORD_KEY: &str = "record.yaml";
 
 /// Where the tables are while one ConfigMap holds them.
 const TABLES: &str = "tables";
+/// Where the index of a revision is, and what always travels as it is.
+const INDEX: &str = "index";
 /// What such an annotation has to say.
 pub const TRUE: &str = "true";
 const RECORD_PREFIX: &str = "vmail-domain.";
@@ -130,27 +132,61 @@ pub fn revision_config_maps(
     cell: &str,
     packed: &Packed,
 ) -> Result<Vec<ConfigMap>, serde_json::Error> {
+    changed_config_maps(installation, cell, packed, &BTreeMap::new())
+}
+
+/// Those of [`revision_config_maps`] that do not stand there with this content.
+pub fn changed_config_maps(
+    installation: &str,
+    cell: &str,
+    packed: &Packed,
+    present: &Present,
+) -> Result<Vec<ConfigMap>, serde_json::Error> {
+    let name = |suffix: &str| format!("{installation}-{cell}-{suffix}");
     let (mut first, tables): (BTreeMap<_, _>, BTreeMap<_, _>) =
         packed.files.clone().into_iter().partition(|(name, _)| name.ends_with(".cf"));
     first.insert(INDEX_FILE.to_owned(), serde_json::to_string_pretty(&packed.index)?);
     let map = |suffix: &str| ConfigMap {
         metadata: ObjectMeta {
-            name: Some(format!("{installation}-{cell}-{suffix}")),
+            name: Some(name(suffix)),
             labels: Some(labels(installation)),
             ..ObjectMeta::default()
         },
         ..ConfigMap::default()
     };
-    let shards = packed.shards.iter().map(|(name, bytes)| ConfigMap {
-        binary_data: Some(BTreeMap::from([(name.clone(), ByteString(bytes.clone()))])),
-        ..map(name)
+    // The hash of a shard is known: it need not be copied to be compared.
+    let changed = packed.shards.iter().filter(|(suffix, shard)| {
+        let stands = present.get(&name(suffix)).and_then(|(_, hashes)| hashes.get(*suffix));
+        stands != Some(&shard.hash)
     });
-    let mut maps: Vec<ConfigMap> = shards.collect();
-    if !tables.is_empty() {
-        maps.push(ConfigMap { data: Some(tables), ..map(TABLES) });
-    }
-    maps.push(ConfigMap { data: Some(first), ..map("index") });
+    let mut maps: Vec<ConfigMap> = changed
+        .map(|(suffix, shard)| ConfigMap {
+            binary_data: Some(BTreeMap::from([(suffix.clone(), ByteString(shard.bytes.clone()))])),
+            ..map(suffix)
+        })
+        .collect();
+    let tables = (!tables.is_empty()).then(|| ConfigMap { data: Some(tables), ..map(TABLES) });
+    let index = ConfigMap { data: Some(first), ..map(INDEX) };
+    maps.extend(tables.into_iter().chain([index]).filter(|map| !is_standing(present, map)));
     Ok(maps)
+}
+
+/// ConfigMaps by name: resource version, and a hash of each value.
+pub type Present = BTreeMap<String, (u64, BTreeMap<String, String>)>;
+
+/// Whether a ConfigMap stands there with this content. A key that somebody added hurts nobody: the index does not list it.
+pub fn is_standing(present: &Present, map: &ConfigMap) -> bool {
+    let name = map.metadata.name.as_deref().unwrap_or_default();
+    present.get(name).is_some_and(|(_, hashes)| {
+        content_hashes(map).iter().all(|(key, hash)| hashes.get(key) == Some(hash))
+    })
+}
+
+/// The names of the ConfigMaps of one revision.
+pub fn revision_names(installation: &str, cell: &str, packed: &Packed) -> BTreeSet<String> {
+    let tables = (!packed.files.keys().all(|name| name.ends_with(".cf"))).then_some(TABLES);
+    let suffixes = packed.shards.keys().map(String::as_str).chain(tables).chain([INDEX]);
+    suffixes.map(|suffix| format!("{installation}-{cell}-{suffix}")).collect()
 }
 
 /// The names of the ConfigMaps of a cell's shards.

@@ -18,19 +18,20 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::directory::{Directory, Rules};
+use crate::directory::{Change, Directory};
 use crate::records::{self, Absent, DnsTask, Facts, Limits, Phase, Record};
 
 use super::agents::{self, Answer, Asker};
 use super::cells::Cell;
 use super::http::{Health, TURN_EVERY};
-use super::index::{Index, PodSeen, Seen, Stored};
+use super::index::{Index, PodSeen, Stored};
 use super::lease::Held;
 use super::limits::Limits as CellLimits;
 use super::metrics::phase_name;
 use super::pauses::Pauses;
 use super::publish::{Desk, Found, Outcome, Publisher};
 use super::report_status::{StatusWriter, Written};
+use super::seen::Seen;
 use super::write::{WriteError, Writer};
 use brake::HeldBack;
 
@@ -42,6 +43,7 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 const STEPS: usize = 8;
 
 mod brake;
+mod directory;
 mod dns;
 mod tables;
 
@@ -83,6 +85,12 @@ pub struct Reconciler {
     config: Arc<Config>,
     namespace: String,
     index: Index,
+    /// What the rules make of all that is known.
+    directory: Arc<Directory>,
+    /// What was served before, where that is not brought up to date in place.
+    before: Option<Arc<Directory>>,
+    /// What of that is served otherwise now.
+    change: Change,
     cells: BTreeMap<String, Cell>,
     desk: Desk,
     statuses: StatusWriter,
@@ -115,6 +123,9 @@ impl Reconciler {
         Self {
             namespace: namespace.to_owned(),
             index: Index::new(namespace),
+            directory: Arc::default(),
+            before: None,
+            change: Change::default(),
             cells,
             desk: Desk::default(),
             statuses: StatusWriter::new(writer.clone(), to_self.clone()),
@@ -149,25 +160,38 @@ impl Reconciler {
     /// Runs until nobody can send a message any more, which does not happen.
     pub async fn run(&mut self, mut from: mpsc::Receiver<Message>, health: &Health) {
         let mut messages = Vec::new();
+        let mut wake = Instant::now();
         loop {
-            let wake = self.next_look().min(Instant::now() + TURN_EVERY);
-            if let Ok(0) = timeout_at(wake, from.recv_many(&mut messages, 4096)).await {
-                return;
-            }
+            // Much of what comes in is what was written a moment ago.
+            let mut news = match timeout_at(wake, from.recv_many(&mut messages, 1024)).await {
+                Ok(0) => return,
+                Ok(_) => false,
+                Err(_) => true,
+            };
             for message in messages.drain(..) {
-                self.take_in(message);
+                news |= self.take_in(message);
+            }
+            if !news && Instant::now() < wake {
+                continue;
             }
             let complete = self.index.complete();
-            if complete && self.held.now() {
+            let looks = complete && self.held.now();
+            if looks {
                 self.pass().await;
             }
             self.measure();
             health.turned(complete);
+            wake = self.next_look().min(Instant::now() + TURN_EVERY);
+            // What a pass wrote at its end, no event tells: it is known.
+            if looks && !self.index.changes.is_empty() {
+                wake = Instant::now();
+            }
         }
     }
 
-    fn take_in(&mut self, message: Message) {
-        match message {
+    /// Takes in a message; whether it says anything new.
+    fn take_in(&mut self, message: Message) -> bool {
+        let news = match message {
             Message::Seen(seen) => self.index.see(*seen),
             Message::Agent(answer) => {
                 let Answer { cell: name, report } = *answer;
@@ -178,6 +202,7 @@ impl Reconciler {
                     }
                     self.statuses.tell_of_revision(cell, refused.as_ref());
                 }
+                true
             }
             Message::Dns(outcome) => {
                 let failed = outcome.result.as_ref().err().map(|refusal| refusal.reason.as_str());
@@ -193,9 +218,10 @@ impl Reconciler {
                 }
                 let interval = Duration::from_secs(self.config.dns.check_interval_seconds.into());
                 self.desk.note(outcome, interval, Instant::now());
+                true
             }
             Message::Status(written) => self.statuses.note(written, &mut self.index),
-        }
+        };
         for (cell, sender) in &self.pods {
             let seen = self.index.pods.get(cell);
             sender.send_if_modified(|known| {
@@ -206,6 +232,7 @@ impl Reconciler {
                 differs
             });
         }
+        news
     }
 
     fn next_look(&self) -> Instant {
@@ -232,8 +259,8 @@ impl Reconciler {
 
     async fn pass(&mut self) {
         self.hold_domains();
-        let directory = self.settle_records().await;
-        let directory = self.hold_addresses(directory);
+        self.settle_records().await;
+        let directory = self.served();
         for name in self.cells.keys().cloned().collect::<Vec<_>>() {
             self.write_tables(&name, &directory).await;
         }
@@ -243,30 +270,7 @@ impl Reconciler {
         self.writer.metrics.tables(&directory.fill);
         self.start_dns_tasks(&directory).await;
         let publications = self.publications(&directory);
-        self.statuses.report(&self.index, &directory, &self.cells, &publications);
-    }
-
-    fn records(&self) -> BTreeMap<String, Record> {
-        self.index.records.iter().map(|(domain, stored)| (domain.clone(), stored.record.clone())).collect()
-    }
-
-    fn directory(&self) -> Directory {
-        let records = self.records();
-        let rules = Rules { config: &self.config, namespace: &self.namespace, records: &records };
-        Directory::compute(&self.index.objects, rules)
-    }
-
-    /// Moves the records on until they stand still; what is served then follows from them.
-    async fn settle_records(&mut self) -> Directory {
-        for _ in 0..STEPS {
-            let directory = self.directory();
-            let changes = self.record_changes(&directory);
-            if changes.is_empty() {
-                return directory;
-            }
-            self.store(changes).await;
-        }
-        self.directory()
+        self.statuses.report(&mut self.index, &directory, &mut self.cells, publications);
     }
 
     fn drain_limits(&self) -> Limits {
@@ -306,7 +310,7 @@ impl Reconciler {
         };
         Facts {
             claim: served.map(|served| (&served.spec, served.namespace.as_str())),
-            declared: self.index.objects.declare(domain),
+            declared: served.is_some() || self.index.objects.declare(domain),
             absent,
             queued: self.queued(&stored.record, directory),
             left_tables: cell.is_none_or(|cell| cell.left(domain)),
@@ -361,7 +365,7 @@ impl Reconciler {
                 }
                 Ok(None) => {
                     info!(domain, "domain record removed: the domain is withdrawn");
-                    self.index.records.remove(&domain);
+                    self.index.remove_record(&domain);
                     self.desk.forget(&domain);
                     self.record_pauses.over(&domain);
                 }

@@ -5,27 +5,26 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::api::conditions::{READY, Reason, Statement, update};
-use crate::api::{
-    MailAlias, MailAliasStatus, MailDomain, MailDomainStatus, Mailbox, MailboxStatus, MxStatus,
-};
-use crate::directory::{Directory, ObjectId, Refusal, Verdict};
+use crate::api::address::Address;
+use crate::api::{MailAlias, MailDomain, Mailbox};
+use crate::directory::{AliasSpec, Change, Directory};
 use crate::events::{self, News};
-use crate::postfix::tables::maildir;
-use crate::revision::Rejected;
-use crate::status::{self, Programmed, Publication};
+use crate::revision::{Rejected, Storage};
+use crate::status::{Programmed, Publication};
 
-use super::cells::Cell;
-use super::index::{Index, Known, version};
+use super::cells::{Cell, Look};
+use super::compact_status::CompactStatus;
+use super::desired_status::{Key, Target, View};
+use super::index::{Index, Kind};
 use super::pauses::Pauses;
 use super::reconcile::{Message, WRITES_AT_ONCE};
 use super::record_events::EventRecorder;
+use super::seen::{Known, version};
 use super::write::{WriteError, Writer};
 
 /// A status that was written, or not.
@@ -36,30 +35,12 @@ pub struct Written {
     result: Result<u64, WriteError>,
 }
 
-/// A status with the object it belongs to.
-#[derive(Clone, Debug)]
-enum Target {
-    Domain(ObjectId, MailDomainStatus),
-    Mailbox(ObjectId, MailboxStatus),
-    Alias(ObjectId, MailAliasStatus),
-}
+/// Statuses that wait for their turn to be written, or for the answer. The others are not even made yet.
+const UNDER_WAY: usize = 512;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Domain,
-    Mailbox,
-    Alias,
-}
-
-impl Target {
-    fn key(&self) -> (Kind, &ObjectId) {
-        match self {
-            Self::Domain(id, _) => (Kind::Domain, id),
-            Self::Mailbox(id, _) => (Kind::Mailbox, id),
-            Self::Alias(id, _) => (Kind::Alias, id),
-        }
-    }
-}
+/// What statuses in a cell follow from, whatever their domain: what is said of what is not live yet, and what the agent
+/// holds back.
+type SaidOfCell = (Programmed, Option<(BTreeSet<String>, Storage)>);
 
 /// Writes statuses, one at a time for each object and a bounded number at once. What a written status changed is
 /// told in Events.
@@ -67,9 +48,17 @@ pub struct StatusWriter {
     writer: Writer,
     at_once: Arc<Semaphore>,
     to: mpsc::Sender<Message>,
-    under_way: BTreeSet<(Kind, ObjectId)>,
-    pauses: Pauses<(Kind, ObjectId)>,
+    under_way: BTreeSet<Key>,
+    /// What could not be written, or not yet.
+    again: BTreeSet<Key>,
+    pauses: Pauses<Key>,
     events: EventRecorder,
+    /// What changed since the last look.
+    change: Change,
+    /// What was said of all objects of a cell, and of a domain, at the last look.
+    cells: BTreeMap<String, SaidOfCell>,
+    domains: BTreeMap<String, Programmed>,
+    publications: BTreeMap<String, Publication>,
 }
 
 impl StatusWriter {
@@ -77,7 +66,24 @@ impl StatusWriter {
     pub fn new(writer: Writer, to: mpsc::Sender<Message>) -> Self {
         let events = EventRecorder::start(writer.clone());
         let at_once = Arc::new(Semaphore::new(WRITES_AT_ONCE));
-        Self { writer, at_once, to, under_way: BTreeSet::new(), pauses: Pauses::default(), events }
+        Self {
+            writer,
+            at_once,
+            to,
+            under_way: BTreeSet::new(),
+            again: BTreeSet::new(),
+            pauses: Pauses::default(),
+            events,
+            change: Change::default(),
+            cells: BTreeMap::new(),
+            domains: BTreeMap::new(),
+            publications: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in how the directory differs from the one before.
+    pub fn changed(&mut self, change: &Change) {
+        self.change.add(change);
     }
 
     /// Where Events go.
@@ -103,95 +109,107 @@ impl StatusWriter {
         self.events.record(&pod, vec![news]);
     }
 
-    /// Starts to write every status that says something else than what is to be said.
+    /// Starts to write every status that says something else than what is to be said. Looks at those alone of which
+    /// something changed.
     pub fn report(
         &mut self,
-        index: &Index,
+        index: &mut Index,
         directory: &Directory,
-        cells: &BTreeMap<String, Cell>,
-        publications: &BTreeMap<String, Publication>,
+        cells: &mut BTreeMap<String, Cell>,
+        publications: BTreeMap<String, Publication>,
     ) {
-        let now = Timestamp::now();
-        let unserved = || Programmed::AsBefore(Reason::Pending, "the domain is not served".to_owned());
-        let cell_of =
-            |domain: &str| directory.domains.get(domain).and_then(|served| cells.get(&served.spec.cell));
+        let change = std::mem::take(&mut self.change);
+        let mut keys = std::mem::take(&mut index.touched);
+        let mut look = Look { all: change.all, addresses: BTreeSet::new() };
+        for cell in cells.values_mut() {
+            let Look { all, mut addresses } = cell.take_look();
+            look.all |= all;
+            look.addresses.append(&mut addresses);
+        }
+        let said_of_cells: BTreeMap<String, SaidOfCell> =
+            cells.iter().map(|(name, cell)| (name.clone(), (cell.on_its_way(), cell.held_back()))).collect();
+        look.all |= said_of_cells != self.cells;
+        self.cells = said_of_cells;
+        let said_of_domains: BTreeMap<String, Programmed> = directory
+            .domains
+            .iter()
+            .filter_map(|(domain, served)| {
+                Some((domain.clone(), cells.get(&served.spec.cell)?.programmed(domain, directory)))
+            })
+            .collect();
+        let other_domains: BTreeSet<&str> = said_of_domains
+            .iter()
+            .filter(|(domain, said)| self.domains.get(*domain) != Some(*said))
+            .map(|(domain, _)| domain.as_str())
+            .collect();
 
-        let mut counts = BTreeMap::new();
-        let mut count = |kind: &'static str, said: &[Statement]| {
-            if let Some(ready) = said.iter().find(|statement| statement.kind == READY) {
-                *counts.entry((kind, ready.reason.as_str())).or_default() += 1;
-            }
-        };
-        let pending = Publication::No(Refusal { reason: Reason::Pending, message: String::new() });
-        for (id, verdict) in &directory.domain_verdicts {
-            let (Some(known), Some(object)) = (index.domains.get(id), index.objects.domains.get(id)) else {
-                continue;
-            };
-            let domain = object.spec.as_ref().map_or("", |spec| spec.domain.as_str());
-            let programmed = cell_of(domain).map_or_else(unserved, |cell| cell.programmed(domain, directory));
-            let publication = publications.get(domain).unwrap_or(&pending);
-            let said = status::domain(&known.status.conditions, verdict, &programmed, publication);
-            count("MailDomain", &said);
-            let mx = verdict.accepted.as_ref().ok().and_then(|()| mx_status(index, domain));
-            let other = known.status.mx != mx;
-            if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
-                let news = events::domain(&known.status.conditions, &conditions);
-                let status = MailDomainStatus { observed_generation: Some(known.generation), conditions, mx };
-                self.write(Target::Domain(id.clone(), status), news);
-            }
+        if look.all || change.rest || !other_domains.is_empty() || publications != self.publications {
+            keys.extend(directory.domain_verdicts.keys().map(|id| (Kind::Domain, id.clone())));
         }
-        for (id, verdict) in &directory.mailbox_verdicts {
-            let (Some(known), Some(object)) = (index.mailboxes.get(id), index.objects.mailboxes.get(id))
-            else {
-                continue;
-            };
-            let address = object.spec.as_ref().ok();
-            let programmed = address
-                .and_then(|address| Some(cell_of(address.domain())?.has_mailbox(address, id, directory)));
-            let said =
-                status::mailbox(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
-            count("Mailbox", &said);
-            let path = address.filter(|_| verdict.accepted.is_ok()).map(maildir);
-            let domain_ref = domain_ref(verdict);
-            let other = known.status.path != path || known.status.domain_ref != domain_ref;
-            if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
-                let news = events::address(&known.status.conditions, &conditions);
-                let status = MailboxStatus {
-                    observed_generation: Some(known.generation),
-                    conditions,
-                    path,
-                    domain_ref,
+        if look.all {
+            keys.extend(directory.mailbox_verdicts.keys().map(|id| (Kind::Mailbox, id.clone())));
+            keys.extend(directory.alias_verdicts.keys().map(|id| (Kind::Alias, id.clone())));
+        } else {
+            keys.extend(change.mailboxes.into_iter().map(|id| (Kind::Mailbox, id)));
+            keys.extend(change.aliases.into_iter().map(|id| (Kind::Alias, id)));
+            let owners = look.addresses.iter().filter_map(|address| directory.mailboxes.get(address));
+            keys.extend(owners.map(|id| (Kind::Mailbox, id.clone())));
+            for domain in &other_domains {
+                let from = directory.mailboxes.range(Address::catch_all(domain)..);
+                let members = from.take_while(|(address, _)| address.domain() == *domain);
+                keys.extend(members.map(|(_, id)| (Kind::Mailbox, id.clone())));
+            }
+            if !look.addresses.is_empty() || !other_domains.is_empty() {
+                let declares = |spec: &AliasSpec| {
+                    look.addresses.contains(&spec.address) || other_domains.contains(spec.address.domain())
                 };
-                self.write(Target::Mailbox(id.clone(), status), news);
+                let aliases = index.objects.aliases.iter();
+                let aliases = aliases.filter(|(_, object)| object.spec.as_ref().is_ok_and(declares));
+                keys.extend(aliases.map(|(id, _)| (Kind::Alias, id.clone())));
             }
         }
-        for (id, verdict) in &directory.alias_verdicts {
-            let (Some(known), Some(object)) = (index.aliases.get(id), index.objects.aliases.get(id)) else {
-                continue;
-            };
-            let address = object.spec.as_ref().ok().map(|spec| &spec.address);
-            let programmed =
-                address.and_then(|address| Some(cell_of(address.domain())?.has_alias(address, directory)));
-            let said = status::alias(&known.status.conditions, verdict, &programmed.unwrap_or_else(unserved));
-            count("MailAlias", &said);
-            let domain_ref = domain_ref(verdict);
-            let other = known.status.domain_ref != domain_ref;
-            if let Some(conditions) = renewed(&known.status.conditions, now, known.generation, &said, other) {
-                let news = events::address(&known.status.conditions, &conditions);
-                let status =
-                    MailAliasStatus { observed_generation: Some(known.generation), conditions, domain_ref };
-                self.write(Target::Alias(id.clone(), status), news);
-            }
+        let view = View {
+            directory,
+            cells,
+            domains: &said_of_domains,
+            publications: &publications,
+            now: Timestamp::now(),
+        };
+        for key in keys {
+            self.look_at(key, &view, index);
         }
-        self.writer.metrics.objects(&counts);
+        let mut waiting = std::mem::take(&mut self.again);
+        while self.under_way.len() < UNDER_WAY
+            && let Some(key) = waiting.pop_first()
+        {
+            self.look_at(key, &view, index);
+        }
+        self.again.append(&mut waiting);
+        self.domains = said_of_domains;
+        self.publications = publications;
+        self.writer.metrics.objects(&counts(index));
+    }
+
+    /// Starts to write a status, if that differs; later, if many are under way.
+    fn look_at(&mut self, key: Key, view: &View<'_>, index: &mut Index) {
+        // What stands there is not known before the write ends.
+        if self.under_way.len() >= UNDER_WAY || self.under_way.contains(&key) {
+            self.again.insert(key);
+            return;
+        }
+        if let Some((target, news)) = view.differing(&key, index) {
+            self.write(target, news);
+        }
     }
 
     fn write(&mut self, target: Target, news: Vec<News>) {
         let (kind, id) = target.key();
         let key = (kind, id.clone());
-        if self.pauses.holds(&key, Instant::now()) || !self.under_way.insert(key) {
+        if self.pauses.holds(&key, Instant::now()) {
+            self.again.insert(key);
             return;
         }
+        self.under_way.insert(key);
         let (writer, at_once, to) = (self.writer.clone(), self.at_once.clone(), self.to.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
@@ -211,18 +229,18 @@ impl StatusWriter {
         });
     }
 
-    /// Takes in how a write ended: what was written is known before the watch says so.
-    pub fn note(&mut self, written: Written, index: &mut Index) {
+    /// Takes in how a write ended: what was written is known before the watch says so. Whether anything is left to do.
+    pub fn note(&mut self, written: Written, index: &mut Index) -> bool {
         let (kind, id) = written.target.key();
         let key = (kind, id.clone());
         self.under_way.remove(&key);
         match written.result {
             Ok(version) => {
                 self.pauses.over(&key);
-                match written.target {
-                    Target::Domain(id, status) => note(index.domains.get_mut(&id), status, version),
-                    Target::Mailbox(id, status) => note(index.mailboxes.get_mut(&id), status, version),
-                    Target::Alias(id, status) => note(index.aliases.get_mut(&id), status, version),
+                match &written.target {
+                    Target::Domain(id, status) => note(index.domains.get_mut(id), status.into(), version),
+                    Target::Mailbox(id, status) => note(index.mailboxes.get_mut(id), status.into(), version),
+                    Target::Alias(id, status) => note(index.aliases.get_mut(id), status.into(), version),
                 }
             }
             Err(error) if error.is_not_found() => {
@@ -231,9 +249,12 @@ impl StatusWriter {
             }
             Err(error) => {
                 warn!(?kind, object = %id, "{error}");
+                self.again.insert(key.clone());
                 self.pauses.failed(key, Instant::now());
             }
         }
+        // Not after each of many.
+        !self.again.is_empty() && self.under_way.len() <= UNDER_WAY / 2
     }
 
     /// When a status that could not be written is to be tried again.
@@ -246,31 +267,22 @@ fn of<K: Resource<DynamicType = ()>>(object: K) -> (ObjectReference, u64) {
     (object.object_ref(&()), version(object.meta()))
 }
 
-fn note<T>(known: Option<&mut Known<T>>, status: T, version: u64) {
+fn note(known: Option<&mut Known>, status: CompactStatus, version: u64) {
     if let Some(known) = known.filter(|known| known.version <= version) {
         known.status = status;
         known.version = version;
     }
 }
 
-/// The new conditions, where these or something beside them changed.
-fn renewed(
-    old: &[Condition],
-    now: Timestamp,
-    generation: i64,
-    said: &[Statement],
-    something_else: bool,
-) -> Option<Vec<Condition>> {
-    update(old, now, generation, said).or_else(|| something_else.then(|| old.to_vec()))
-}
-
-fn domain_ref(verdict: &Verdict) -> Option<String> {
-    verdict.domain.as_ref().map(ObjectId::to_string)
-}
-
-fn mx_status(index: &Index, domain: &str) -> Option<MxStatus> {
-    let published =
-        index.records.get(domain)?.record.published.as_ref().filter(|published| published.confirmed)?;
-    let hosts = published.mx.records.iter().map(|mx| mx.host.clone()).collect();
-    Some(MxStatus { zone: published.zone.clone()?, hosts, ttl: i32::try_from(published.mx.ttl).ok()? })
+/// How many objects there are, by kind and by the reason of `Ready` that was said last.
+fn counts(index: &Index) -> BTreeMap<(&'static str, &'static str), usize> {
+    let mut counts = BTreeMap::new();
+    for (kind, all) in
+        [("MailDomain", &index.domains), ("Mailbox", &index.mailboxes), ("MailAlias", &index.aliases)]
+    {
+        for reason in all.values().filter_map(|known| known.ready) {
+            *counts.entry((kind, reason.as_str())).or_default() += 1;
+        }
+    }
+    counts
 }

@@ -18,8 +18,9 @@ use crate::directory::Objects;
 use crate::records::Record;
 
 use super::guarded::Guarded;
-use super::index::{Index, Seen};
+use super::index::Index;
 use super::objects;
+use super::seen::Seen;
 
 /// What the API server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -177,13 +178,13 @@ impl Snapshot {
         let Installation { client, namespace, config } = installation;
         let every = ListParams::default();
         for domain in list(&guarded::<MailDomain>(&client), &every, "maildomains").await? {
-            index.see(Seen::Domain(Event::InitApply(domain)));
+            index.see(Seen::domain(Event::InitApply(domain)));
         }
         for mailbox in list(&guarded::<Mailbox>(&client), &every, "mailboxes").await? {
-            index.see(Seen::Mailbox(Event::InitApply(mailbox)));
+            index.see(Seen::mailbox(Event::InitApply(mailbox)));
         }
         for alias in list(&guarded::<MailAlias>(&client), &every, "mailaliases").await? {
-            index.see(Seen::Alias(Event::InitApply(alias)));
+            index.see(Seen::alias(Event::InitApply(alias)));
         }
         let records = index.records.into_iter().map(|(domain, stored)| (domain, stored.record)).collect();
         Ok(Self { config, namespace, objects: index.objects, records })

@@ -23,9 +23,9 @@ use crate::api::{MailAlias, MailDomain, Mailbox};
 use crate::directory::ObjectId;
 
 use super::guarded::Guarded;
-use super::index::Seen;
 use super::metrics::Metrics;
 use super::objects;
+use super::seen::Seen;
 
 /// The API server ends a watch after so many seconds, and five later one that fell silent is given up and begun anew.
 const WATCH_SECONDS: u32 = 45;
@@ -46,17 +46,40 @@ pub fn start<M: From<Seen> + Send + 'static>(
 ) {
     // One object that cannot be decoded must not stop the others.
     let domains = Watch::<Guarded<MailDomain>>::everywhere(client, "maildomains", metrics);
-    domains.start(Config::default(), Seen::Domain, to);
+    domains.start(Config::default(), Seen::domain, to);
     let mailboxes = Watch::<Guarded<Mailbox>>::everywhere(client, "mailboxes", metrics);
-    mailboxes.start(Config::default(), Seen::Mailbox, to);
+    mailboxes.start(Config::default(), Seen::mailbox, to);
     let aliases = Watch::<Guarded<MailAlias>>::everywhere(client, "mailaliases", metrics);
-    aliases.start(Config::default(), Seen::Alias, to);
+    aliases.start(Config::default(), Seen::alias, to);
     let ours = Config::default().labels(&objects::selector(installation));
     Watch::<ConfigMap>::within(client, namespace, "configmaps", metrics).start(ours, Seen::ConfigMap, to);
     for (cell, pod) in pods {
         let one = Config::default().fields(&format!("metadata.name={pod}"));
         let seen = move |event| Seen::Pod(cell.clone(), Box::new(event));
         Watch::<Pod>::within(client, namespace, "pods", metrics).start(one, seen, to);
+    }
+}
+
+/// Something with an id. One that is kept elsewhere too shares its text.
+trait Identified {
+    fn id(&self) -> ObjectId;
+}
+
+impl<K> Identified for Guarded<K> {
+    fn id(&self) -> ObjectId {
+        self.id.clone()
+    }
+}
+
+impl Identified for ConfigMap {
+    fn id(&self) -> ObjectId {
+        ObjectId::of(&self.metadata)
+    }
+}
+
+impl Identified for Pod {
+    fn id(&self) -> ObjectId {
+        ObjectId::of(&self.metadata)
     }
 }
 
@@ -75,6 +98,7 @@ struct Watch<K> {
 impl<K> Watch<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Identified
         + Clone
         + Debug
         + DeserializeOwned
@@ -138,12 +162,17 @@ where
                 self.added.clear();
             }
             Event::InitApply(object) => {
-                let id = ObjectId::of(object.meta());
-                if self.known.as_ref().is_some_and(|known| !known.contains(&id)) {
-                    self.added.insert(id);
-                    return Vec::new();
-                }
-                self.listed.insert(id);
+                let id = object.id();
+                let listed = match self.known.as_ref().map(|known| known.get(&id)) {
+                    Some(None) => {
+                        self.added.insert(id);
+                        return Vec::new();
+                    }
+                    // The same text as before, and not another copy of it.
+                    Some(Some(known)) => known.clone(),
+                    None => id,
+                };
+                self.listed.insert(listed);
             }
             Event::InitDone => {
                 let mut here = std::mem::take(&mut self.listed);
@@ -153,7 +182,7 @@ where
                 let asked: Vec<_> = left_out.iter().chain(&added).map(|id| self.get(id)).collect();
                 let found = stream::iter(asked).buffer_unordered(GETS_AT_ONCE).collect::<Vec<_>>().await;
                 let found: BTreeMap<ObjectId, K> =
-                    found.into_iter().flatten().map(|object| (ObjectId::of(object.meta()), object)).collect();
+                    found.into_iter().flatten().map(|object| (object.id(), object)).collect();
                 let resource = self.resource;
                 match left_out.iter().filter(|id| found.contains_key(*id)).count() {
                     0 => {}
@@ -169,12 +198,12 @@ where
             }
             Event::Apply(object) => {
                 if let Some(known) = &mut self.known {
-                    known.insert(ObjectId::of(object.meta()));
+                    known.insert(object.id());
                 }
             }
             Event::Delete(object) => {
                 if let Some(known) = &mut self.known {
-                    known.remove(&ObjectId::of(object.meta()));
+                    known.remove(&object.id());
                 }
             }
         }

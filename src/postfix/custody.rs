@@ -3,26 +3,36 @@
 use std::collections::BTreeMap;
 
 use crate::api::address::Address;
-use crate::custody::{Custody, DomainOwner, Owner, Place};
-use crate::directory::{Directory, ServedDomain};
+use crate::custody::{Custody, Place, write_domain, write_mailbox};
+use crate::directory::{Directory, Keeping, ServedDomain};
 
 /// Bytes for what is claimed and not served. There is no bound to what can be declared and refused.
 const CLAIMS_ROOM: usize = 16 * 1024;
 
-/// What one cell is told. `domains` are those in its tables.
-pub fn custody(directory: &Directory, cell: &str, domains: &BTreeMap<&str, &ServedDomain>) -> Custody {
-    let mut custody = Custody { unknown_claims: directory.claims.unknown, ..Custody::default() };
+/// What one cell is told, of those mailboxes only that are `wanted`, as the text of
+/// [`CUSTODY_FILE`](crate::custody::CUSTODY_FILE). `domains` are those in its tables.
+pub fn custody(
+    directory: &Directory,
+    cell: &str,
+    domains: &BTreeMap<&str, &ServedDomain>,
+    wanted: impl Fn(&Address) -> bool,
+) -> String {
+    // Writing to a String cannot fail.
+    let mut text = String::new();
     for (domain, served) in domains {
-        let owner = DomainOwner { namespace: served.namespace.clone(), policy: served.spec.deletion_policy };
-        custody.domains.insert((*domain).to_owned(), owner);
+        let _ = write_domain(&mut text, domain, &served.namespace, served.spec.deletion_policy);
     }
-    for (address, id) in
-        directory.mailboxes.iter().filter(|(address, _)| domains.contains_key(address.domain()))
-    {
-        let keeping = directory.keeping.get(address).cloned().unwrap_or_default();
-        let owner = Owner { namespace: id.namespace.clone(), uid: keeping.uid, policy: keeping.policy };
-        custody.mailboxes.insert(place(address), owner);
+    let here = |address: &Address| domains.contains_key(address.domain()) && wanted(address);
+    for (address, id) in directory.mailboxes.iter().filter(|(address, _)| here(address)) {
+        let Keeping { uid, policy } = directory.keeping.get(address).copied().unwrap_or_default();
+        let _ = write_mailbox(&mut text, address, &id.namespace, policy, uid);
     }
+    text + &claims(directory, cell).to_string()
+}
+
+/// What is declared and not served.
+fn claims(directory: &Directory, cell: &str) -> Custody {
+    let mut custody = Custody { unknown_claims: directory.claims.unknown, ..Custody::default() };
     // Where a domain's mail lies that is not served, nobody says: it may be here.
     let elsewhere =
         |domain: &str| directory.domains.get(domain).is_some_and(|served| served.spec.cell != cell);

@@ -11,6 +11,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
+use crate::api::address::Address;
 use crate::revision::{Index, content_hash};
 
 /// Into how many shards large tables are cut. The pod mounts a ConfigMap for each, there or not.
@@ -36,8 +37,35 @@ pub struct Packed {
     pub index: Index,
     /// Files that travel as they are: all of them, or `main.cf` and `master.cf` alone.
     pub files: BTreeMap<String, String>,
-    /// Compressed shards by name; empty when all files travel as they are.
-    pub shards: BTreeMap<String, Vec<u8>>,
+    /// Shards by name; empty when all files travel as they are.
+    pub shards: BTreeMap<String, Shard>,
+    /// How the lines are shared out, see [`number`].
+    salt: u8,
+}
+
+/// One part of the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Compressed.
+    pub bytes: Vec<u8>,
+    /// The [`content_hash`] of `bytes`.
+    pub hash: String,
+    /// Bytes of table text in it.
+    size: usize,
+}
+
+/// Which shards are to be made anew; the others stay as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    salt: u8,
+    numbers: [bool; SHARDS],
+}
+
+impl Stale {
+    /// Whether the lines of an address are in one of them.
+    pub fn has(&self, address: &Address) -> bool {
+        self.numbers[number(self.salt, [address.local(), "@", address.domain()])]
+    }
 }
 
 /// Lays out the files of a revision (name to content). `before` is what it looked like the last time: tables that were
@@ -51,32 +79,25 @@ pub fn pack(
     sharded: bool,
     before: Option<&Packed>,
 ) -> Result<Packed, String> {
-    let is_table = |name: &String| !name.ends_with(".cf");
     let size: usize = files.iter().filter(|(name, _)| is_table(name)).map(|(_, text)| text.len()).sum();
     if size <= if sharded { SHRINK } else { GROW } {
         let index = Index::new(cell, &files, BTreeMap::new());
-        return Ok(Packed { index, files, shards: BTreeMap::new() });
+        return Ok(Packed { index, files, shards: BTreeMap::new(), salt: 0 });
     }
     let (tables, files): (BTreeMap<_, _>, BTreeMap<_, _>) =
         files.into_iter().partition(|(name, _)| is_table(name));
     for salt in 0..SALTS {
         let mut hashes = BTreeMap::new();
         let mut shards = BTreeMap::new();
-        for (number, shard) in cut(&tables, salt).iter().enumerate() {
+        for (number, shard) in cut(&tables, salt, |_| true).iter().enumerate() {
             let name = name(number);
-            let text = serde_json::to_string(shard).map_err(|error| error.to_string())?;
-            let hash = content_hash(&text);
-            let known = before.filter(|before| before.index.shards.get(&name) == Some(&hash));
-            let bytes = match known.and_then(|before| before.shards.get(&name)) {
-                Some(bytes) => bytes.clone(),
-                None => compress(&text).map_err(|error| error.to_string())?,
-            };
+            let (hash, shard) = make(&name, shard, before)?;
             hashes.insert(name.clone(), hash);
-            shards.insert(name, bytes);
+            shards.insert(name, shard);
         }
-        if shards.values().all(|bytes| bytes.len() <= ROOM) {
+        if shards.values().all(|shard| shard.bytes.len() <= ROOM) {
             let index = Index::new(cell, &files, hashes);
-            return Ok(Packed { index, files, shards });
+            return Ok(Packed { index, files, shards, salt });
         }
     }
     Err(format!(
@@ -84,21 +105,93 @@ pub fn pack(
     ))
 }
 
+impl Packed {
+    /// The shards with the lines of these addresses; none where the tables travel as they are.
+    pub fn stale<'a>(&self, changed: impl IntoIterator<Item = &'a Address>) -> Option<Stale> {
+        let mut numbers = [false; SHARDS];
+        for address in changed {
+            numbers[number(self.salt, [address.local(), "@", address.domain()])] = true;
+        }
+        (!self.shards.is_empty()).then_some(Stale { salt: self.salt, numbers })
+    }
+
+    /// As [`pack`], where nothing changed but lines in stale shards, of which `files` has all lines. `None` where all
+    /// shards have to be made anew.
+    ///
+    /// # Errors
+    /// When a shard cannot be written.
+    pub fn repack(
+        &self,
+        cell: &str,
+        files: BTreeMap<String, String>,
+        stale: &Stale,
+    ) -> Result<Option<Self>, String> {
+        let (tables, files): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            files.into_iter().partition(|(name, _)| is_table(name));
+        let (mut hashes, mut shards) = (self.index.shards.clone(), self.shards.clone());
+        let parts = cut(&tables, self.salt, |number| stale.numbers[number]);
+        for (number, shard) in parts.iter().enumerate().filter(|(number, _)| stale.numbers[*number]) {
+            let name = name(number);
+            let (hash, shard) = make(&name, shard, Some(self))?;
+            hashes.insert(name.clone(), hash);
+            shards.insert(name, shard);
+        }
+        let size: usize = shards.values().map(|shard| shard.size).sum();
+        let fits = size > SHRINK && shards.values().all(|shard| shard.bytes.len() <= ROOM);
+        // With another salt they were too large before, and may not be any more.
+        let same = fits && self.salt == 0;
+        Ok(same.then(|| Self { index: Index::new(cell, &files, hashes), files, shards, salt: self.salt }))
+    }
+}
+
+fn is_table(name: &str) -> bool {
+    !name.ends_with(".cf")
+}
+
+/// A shard with the hash of its text, the same as before where that is the same.
+fn make(
+    name: &str,
+    tables: &BTreeMap<&str, String>,
+    before: Option<&Packed>,
+) -> Result<(String, Shard), String> {
+    let text = serde_json::to_string(tables).map_err(|error| error.to_string())?;
+    let hash = content_hash(&text);
+    let known = before.filter(|before| before.index.shards.get(name) == Some(&hash));
+    if let Some(shard) = known.and_then(|before| before.shards.get(name)) {
+        return Ok((hash, shard.clone()));
+    }
+    let bytes = compress(&text).map_err(|error| error.to_string())?;
+    let size = tables.values().map(String::len).sum();
+    Ok((hash, Shard { hash: content_hash(&bytes), bytes, size }))
+}
+
 /// The name of a shard: its key in its ConfigMap, and its file in the mounted volume.
 pub fn name(number: usize) -> String {
     format!("shard-{number:02}")
 }
 
-/// Shares out the lines of tables. Each shard has every table, be it empty.
-fn cut(tables: &BTreeMap<String, String>, salt: u8) -> Vec<BTreeMap<&str, String>> {
+/// The shard of a line, by its key, which may be given in pieces.
+fn number<'a>(salt: u8, key: impl IntoIterator<Item = &'a str>) -> usize {
+    let mut hash = Sha256::new().chain_update([salt]);
+    for piece in key {
+        hash.update(piece);
+    }
+    usize::from(hash.finalize()[0]) % SHARDS
+}
+
+/// Shares out the lines of tables that are in `wanted` shards. Each shard has every table, be it empty.
+fn cut(
+    tables: &BTreeMap<String, String>,
+    salt: u8,
+    wanted: impl Fn(usize) -> bool,
+) -> Vec<BTreeMap<&str, String>> {
     let empty: BTreeMap<&str, String> = tables.keys().map(|name| (name.as_str(), String::new())).collect();
     let mut shards = vec![empty; SHARDS];
     for (name, text) in tables {
         for line in text.lines() {
             let key = line.split(' ').next().unwrap_or_default();
-            let digest = Sha256::new().chain_update([salt]).chain_update(key).finalize();
-            let shard = &mut shards[usize::from(digest[0]) % SHARDS];
-            if let Some(text) = shard.get_mut(name.as_str()) {
+            let number = number(salt, [key]);
+            if let Some(text) = shards[number].get_mut(name.as_str()).filter(|_| wanted(number)) {
                 text.push_str(line);
                 text.push('\n');
             }
@@ -168,8 +261,8 @@ mod tests {
     }
 
     fn joined(packed: &Packed) -> BTreeMap<String, String> {
-        let mut files = join(packed.shards.iter().map(|(name, bytes)| {
-            let (hash, tables) = unpack(bytes).expect("a shard");
+        let mut files = join(packed.shards.iter().map(|(name, shard)| {
+            let (hash, tables) = unpack(&shard.bytes).expect("a shard");
             assert_eq!(packed.index.shards[name], hash);
             tables
         }));
@@ -193,7 +286,7 @@ mod tests {
         ) {
             let text = |lines: std::collections::BTreeSet<String>| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
             let tables: BTreeMap<String, String> = tables.into_iter().map(|(name, lines)| (name, text(lines))).collect();
-            let shards = cut(&tables, salt);
+            let shards = cut(&tables, salt, |_| true);
             let own = |shard: &BTreeMap<&str, String>| shard.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
             prop_assert_eq!(join(shards.iter().map(own)), tables);
         }
@@ -243,6 +336,6 @@ mod tests {
         }
         let files = BTreeMap::from([("virtual_mailbox_maps".to_owned(), text)]);
         let packed = pack("default", files, false, None).expect("it fits");
-        assert!(packed.shards.values().all(|bytes| bytes.len() < ROOM / 10));
+        assert!(packed.shards.values().all(|shard| shard.bytes.len() < ROOM / 10));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::api::address::Address;
 use crate::custody::{CUSTODY_FILE, Custody};
-use crate::directory::{Directory, Keeping, ObjectId};
+use crate::directory::{Directory, Keeping, ObjectId, UidStart};
 
 /// Adds the mailboxes and aliases of a cell's tables, by file name, to `directory`. The objects' names are not in the
 /// tables. A line that cannot be read says nothing.
@@ -14,9 +14,9 @@ pub fn read(directory: &mut Directory, files: &BTreeMap<String, String>) {
     let custody: Custody = text(CUSTODY_FILE).parse().unwrap_or_default();
     for (place, owner) in custody.mailboxes {
         let Some(address) = Address::own(&format!("{}@{}", place.local, place.domain)) else { continue };
-        let keeping = Keeping { uid: owner.uid, policy: owner.policy };
+        let keeping = Keeping { uid: UidStart::of(&owner.uid), policy: owner.policy };
         directory.keeping.insert(address.clone(), keeping);
-        directory.mailboxes.insert(address, ObjectId { namespace: owner.namespace, name: String::new() });
+        directory.mailboxes.insert(address, ObjectId::new(owner.namespace, ""));
     }
     for line in text("virtual_alias_maps").lines() {
         let Some((key, targets)) = line.split_once(' ') else { continue };
@@ -52,8 +52,8 @@ mod tests {
         let spec: MailDomainSpec = serde_yaml::from_str("domain: a.example").expect("valid");
         let (state, namespace) = (DomainState::Serving, "mail".to_owned());
         let served = ServedDomain { state, claim: None, namespace: namespace.clone(), spec };
-        let id = |name: &str| ObjectId { namespace: namespace.clone(), name: name.to_owned() };
-        let keeping = Keeping { uid: "12345678".to_owned(), policy: DeletionPolicy::Delete };
+        let id = |name: &str| ObjectId::new(namespace.as_str(), name);
+        let keeping = Keeping { uid: UidStart::of("12345678"), policy: DeletionPolicy::Delete };
         let alias = |from: Address, to: &[&str]| {
             (from, to.iter().map(|to| Address::target(to).expect("valid")).collect::<BTreeSet<_>>())
         };
@@ -66,14 +66,14 @@ mod tests {
                 alias(Address::catch_all("a.example"), &["you@a.example"]),
             ]
             .into(),
-            keeping: [(own("you@a.example"), keeping.clone()), (own("copy@a.example"), keeping)].into(),
+            keeping: [(own("you@a.example"), keeping), (own("copy@a.example"), keeping)].into(),
             ..Directory::default()
         };
         let tables = tables(&directory, "default", "mail.us.example", |_| true, &BTreeSet::new());
         let mut read_back = Directory::default();
         read(&mut read_back, &tables);
         for id in directory.mailboxes.values_mut() {
-            id.name.clear();
+            *id = ObjectId::new(namespace.as_str(), "");
         }
         directory.domains.clear();
         assert_eq!(read_back, directory);

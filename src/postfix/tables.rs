@@ -29,6 +29,18 @@ pub fn tables(
     recorded: impl Fn(&str) -> bool,
     vanished: &BTreeSet<Address>,
 ) -> BTreeMap<String, String> {
+    tables_with(directory, cell, hostname, recorded, vanished, |_| true)
+}
+
+/// As [`tables`], with the lines of those mailboxes only that are `wanted`, and of everything else.
+pub fn tables_with(
+    directory: &Directory,
+    cell: &str,
+    hostname: &str,
+    recorded: impl Fn(&str) -> bool,
+    vanished: &BTreeSet<Address>,
+    wanted: impl Fn(&Address) -> bool,
+) -> BTreeMap<String, String> {
     let domains: BTreeMap<&str, &ServedDomain> = directory
         .domains
         .iter()
@@ -60,7 +72,7 @@ pub fn tables(
     }
     let mut room = VANISHED_ROOM;
     for address in vanished.iter().filter(here).filter(|address| !directory.accepts(address)) {
-        let Some(left) = room.checked_sub(address.domain().len() + address.local().len() + 80) else { break };
+        let Some(left) = room.checked_sub(room_of(address)) else { break };
         room = left;
         let action = "DEFER_IF_REJECT 4.2.1 this mailbox is not available, try again later";
         access.insert(address.to_string(), action);
@@ -81,7 +93,7 @@ pub fn tables(
 
     let mut mailboxes = String::new();
     let mut alias_lines = BTreeMap::new();
-    for address in directory.mailboxes.keys().filter(here) {
+    for address in directory.mailboxes.keys().filter(here).filter(|address| wanted(address)) {
         push(&mut mailboxes, format_args!("{address} {}", maildir(address)));
         // Postfix asks the aliases first, for the whole domain too: without a line of its own, a mailbox would lose its
         // mail to the catch-all (VIRTUAL_README). An alias to itself ends there (virtual(5)).
@@ -105,7 +117,7 @@ pub fn tables(
         push(&mut recipient_access, format_args!("{key} {action}"));
     }
 
-    let custody = custody(directory, cell, &domains).to_string();
+    let custody = custody(directory, cell, &domains, &wanted);
     [
         (CUSTODY_FILE, custody),
         (DOMAINS_FILE, list),
@@ -117,6 +129,15 @@ pub fn tables(
     ]
     .map(|(name, content)| (name.to_owned(), content))
     .into()
+}
+
+/// Whether there is room for a temporary answer to each of these addresses, so that none depends on another.
+pub fn all_have_room(vanished: &BTreeSet<Address>) -> bool {
+    vanished.iter().map(room_of).sum::<usize>() <= VANISHED_ROOM
+}
+
+fn room_of(address: &Address) -> usize {
+    address.domain().len() + address.local().len() + 80
 }
 
 fn push(to: &mut String, line: impl std::fmt::Display) {
@@ -157,7 +178,7 @@ mod tests {
             (domain.to_owned(), ServedDomain { state, claim: None, namespace: "mail".to_owned(), spec })
         };
         let own = |text| Address::own(text).expect("valid");
-        let object = ObjectId { namespace: "mail".to_owned(), name: "x".to_owned() };
+        let object = ObjectId::new("mail", "x");
         Directory {
             domains: [
                 served("example.org", DomainState::Serving),

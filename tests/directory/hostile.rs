@@ -101,7 +101,7 @@ fn objects() -> impl Strategy<Value = Objects> {
     let targets = prop::collection::vec(or("you@one.example"), 1..4);
     let aliases = prop::collection::vec((or("list@one.example"), targets), 0..5);
     (prop::collection::vec(domain(), 1..4), mailboxes, aliases).prop_map(|(domains, mailboxes, aliases)| {
-        let id = |number: usize| ObjectId { namespace: "mail".to_owned(), name: format!("o{number}") };
+        let id = |number: usize| ObjectId::new("mail", format!("o{number}"));
         let mailboxes = mailboxes.into_iter().map(|address| {
             object(Address::try_from(&MailboxSpec { address, deletion_policy: Default::default() }))
         });

@@ -57,7 +57,8 @@ impl Among {
     }
 
     fn join(&self, all: &mut Objects) {
-        let id = |id: &ObjectId| ObjectId { name: format!("n{}-{}", self.number, id.name), ..id.clone() };
+        let id =
+            |id: &ObjectId| ObjectId::new(id.namespace.as_str(), format!("n{}-{}", self.number, id.name));
         let text = |text: &String| self.address(&Address::target(text).expect("valid")).to_string();
         for (name, object) in &self.objects.domains {
             let spec = |spec: &MailDomainSpec| MailDomainSpec {
@@ -212,7 +213,7 @@ impl Shapes {
     fn next<S>(&self, spec: S) -> (ObjectId, Object<S>) {
         let age = size(&self.0);
         let created = Timestamp::from_second(age as i64).expect("valid");
-        let id = ObjectId { namespace: "mail".to_owned(), name: format!("o{age}") };
+        let id = ObjectId::new("mail", format!("o{age}"));
         (id, Object { created, changed: created, deleting: false, spec: Ok(spec) })
     }
 
@@ -287,7 +288,7 @@ fn a_large_cell_travels_in_shards() {
     let mut tables = tables(&directory, "default", HOST, |_| true, &BTreeSet::new());
     let began = Instant::now();
     let packed = shards::pack("default", tables.clone(), true, None).expect("there is room");
-    let bytes = packed.shards.values().map(Vec::len);
+    let bytes = packed.shards.values().map(|shard| shard.bytes.len());
     println!(
         "one cell: {} lines with {} bytes are packed into {} shards, the largest with {} bytes, in {:.1?}",
         tables.values().map(|text| text.lines().count()).sum::<usize>(),
@@ -297,7 +298,7 @@ fn a_large_cell_travels_in_shards() {
         began.elapsed(),
     );
     assert_eq!(packed.shards.len(), shards::SHARDS);
-    let parts = packed.shards.values().map(|bytes| shards::unpack(bytes).expect("a shard").1);
+    let parts = packed.shards.values().map(|shard| shards::unpack(&shard.bytes).expect("a shard").1);
     for text in tables.values_mut() {
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();

@@ -9,3 +9,4 @@ mod reference;
 mod sets;
 mod tables;
 mod trial;
+mod updates;

@@ -63,7 +63,7 @@ fn objects<S: Clone + std::fmt::Debug + 'static>(
     let one = (namespace, 0..20u8, 0..6i64, 0..3i64, deleting, spec);
     prop::collection::vec(one, count).prop_map(|all| {
         let object = |(namespace, name, created, later, deleting, spec): (&str, u8, i64, i64, bool, _)| {
-            let id = ObjectId { namespace: namespace.to_owned(), name: format!("o{name}") };
+            let id = ObjectId::new(namespace, format!("o{name}"));
             let at = |second| Timestamp::from_second(second).expect("valid");
             (id, Object { created: at(created), changed: at(created + later * 2), deleting, spec })
         };

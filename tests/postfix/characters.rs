@@ -59,7 +59,7 @@ fn directory(mailboxes: &BTreeSet<Address>, aliases: &BTreeMap<String, Vec<Strin
         "{{name: vmail, postmaster: hostmaster@remote.example, cells: {{default: {{hostname: {HOST}, pod: p}}}},
           dns: {{powerdns: {{url: 'http://pdns:8081', apiKeyFile: /key}}}}}}"
     );
-    let id = |name: String| ObjectId { namespace: "mail".to_owned(), name };
+    let id = |name: String| ObjectId::new("mail", name);
     let domain: MailDomainSpec = serde_yaml::from_str(&format!("domain: {DOMAIN}")).unwrap();
     let alias = |(address, targets): (&String, &Vec<String>)| {
         let spec = MailAliasSpec { address: address.clone(), targets: targets.clone() };

@@ -250,7 +250,7 @@ fn a_catch_all_that_comes_and_goes_takes_nobody_s_mail() {
 fn objects(text: &str) -> Objects {
     let mut objects = Objects::default();
     for (age, line) in text.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
-        let id = ObjectId { namespace: "mail".to_owned(), name: format!("o{age}") };
+        let id = ObjectId::new("mail", format!("o{age}"));
         let created = Timestamp::from_second(age as i64).expect("valid");
         let (kind, rest) = line.split_once(' ').expect(line);
         match kind {

@@ -13,7 +13,7 @@ use crate::revision::{Wanted, mount_files};
 fn mounted(packed: &Packed) -> BTreeMap<String, Vec<u8>> {
     let files = packed.files.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes()));
     let index = serde_json::to_vec(&packed.index).expect("an index");
-    let shards = packed.shards.iter().map(|(name, bytes)| (name.clone(), bytes.clone()));
+    let shards = packed.shards.iter().map(|(name, shard)| (name.clone(), shard.bytes.clone()));
     files.chain(shards).chain([(INDEX_FILE.to_owned(), index)]).collect()
 }
 
@@ -61,7 +61,7 @@ fn tables_grow_and_shrink_and_nobody_is_refused() {
             let mut torn = mounted(&next);
             let changed = |name: &&String| next.shards[*name] != grown.shards[*name];
             let changed = next.shards.keys().find(changed).expect("one of them").clone();
-            torn.insert(changed.clone(), grown.shards[&changed].clone());
+            torn.insert(changed.clone(), grown.shards[&changed].bytes.clone());
             mount_files(&pod.volumes.revision(), &torn);
             let complaint = format!("{changed} has another content");
             wait("the agent's word", || pod.log().contains(&complaint).then_some(()));

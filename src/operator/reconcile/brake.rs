@@ -19,8 +19,9 @@ use crate::records::Phase;
 use crate::revision::content_hash;
 
 use super::Reconciler;
-use super::tables::is_standing;
-use crate::operator::objects::{CONFIRM_ANNOTATION, brake_config_map, brake_name, table_config_maps};
+use crate::operator::objects::{
+    CONFIRM_ANNOTATION, brake_config_map, brake_name, is_standing, table_config_maps,
+};
 
 /// Names that the ConfigMap tells; it has room for 1 MiB.
 const LISTED: usize = 1000;
@@ -28,7 +29,7 @@ const LISTED: usize = 1000;
 /// What the brake holds, and what it needs to know.
 #[derive(Default)]
 pub struct HeldBack {
-    /// What the last pass served.
+    /// What is served, where addresses are held.
     served: Option<Arc<Directory>>,
     domains: BTreeSet<String>,
     addresses: BTreeSet<Address>,
@@ -58,6 +59,9 @@ impl Reconciler {
     /// Decides which records the brake holds.
     pub(super) fn hold_domains(&mut self) {
         let on = self.brake_is_on();
+        if !on && !self.index.changes.records && !self.index.changes.other {
+            return;
+        }
         let confirmed = self.index.confirmed.get(&brake_name(&self.config.name));
         if !self.held_back.is_empty() && confirmed == Some(&self.held_back.digest()) {
             info!(
@@ -67,6 +71,7 @@ impl Reconciler {
             );
             self.index.asked.domains.append(&mut self.held_back.domains);
             self.index.asked.addresses.append(&mut self.held_back.addresses);
+            self.index.changes.other = true;
         }
         let records = self.records();
         let rules = Rules { config: &self.config, namespace: &self.namespace, records: &records };
@@ -75,17 +80,30 @@ impl Reconciler {
         let holds = on || brake::brakes(missing.len(), live, &self.config.brake);
         self.held_back.domains = if holds { missing } else { BTreeSet::new() };
         for (domain, stored) in &mut self.index.records {
-            stored.record.held = self.held_back.domains.contains(domain);
+            let held = self.held_back.domains.contains(domain);
+            self.index.changes.records |= stored.record.held != held;
+            stored.record.held = held;
         }
         self.index.asked.addresses.extend(dropped);
     }
 
-    /// Puts back the addresses that the brake holds.
-    pub(super) fn hold_addresses(&mut self, mut directory: Directory) -> Arc<Directory> {
+    /// Whether addresses are held.
+    pub(super) fn puts_back(&self) -> bool {
+        self.held_back.served.is_some()
+    }
+
+    /// What is served while nothing changes: what the rules say, or that with the addresses that the brake holds.
+    pub(super) fn put_back(&self) -> Arc<Directory> {
+        self.held_back.served.as_ref().unwrap_or(&self.directory).clone()
+    }
+
+    /// Puts back the addresses that the brake holds. `before` is what was served, unless addresses were held then; what
+    /// was served, and what is.
+    pub(super) fn hold_addresses(&mut self, before: Arc<Directory>) -> (Arc<Directory>, Arc<Directory>) {
         let on = self.brake_is_on();
-        let before = self.held_back.served.take().unwrap_or_else(|| Arc::new(self.standing()));
-        let objects = &self.index.objects;
-        let mut missing = brake::missing_addresses(&before, &directory, objects, &self.index.asked);
+        let before = self.held_back.served.take().unwrap_or(before);
+        let (directory, objects) = (&self.directory, &self.index.objects);
+        let mut missing = brake::missing_addresses(&before, directory, objects, &self.index.asked);
         if !missing.is_empty() && !on {
             let cell_of = |address: &Address| {
                 directory.domains.get(address.domain()).map_or("", |served| served.spec.cell.as_str())
@@ -108,25 +126,28 @@ impl Reconciler {
             missing = held;
         }
         if !missing.is_empty() {
-            brake::keep(&mut directory, &before, &missing, objects);
+            let mut served = Directory::clone(directory);
+            brake::keep(&mut served, &before, &missing, objects);
+            self.held_back.served = Some(Arc::new(served));
         }
         self.held_back.addresses = missing;
-        let served = Arc::new(directory);
-        self.held_back.served = Some(served.clone());
-        // What was asked for is done; a record may have to be written once more.
+        (before, self.put_back())
+    }
+
+    /// What was asked for is done; a record may have to be written once more.
+    pub(super) fn forget_asked(&mut self, served: &Directory) {
         self.index.asked.addresses.clear();
         let records = &self.index.records;
         self.index.asked.domains.retain(|domain| {
             let serving = records.get(domain).is_some_and(|stored| stored.record.phase == Phase::Serving);
             serving && served.domains.get(domain).is_none_or(|served| served.claim.is_none())
         });
-        served
     }
 
-    /// The addresses in the tables that stood there when this process began.
-    fn standing(&mut self) -> Directory {
+    /// The addresses in the tables that stood there when this process began; once.
+    pub(super) fn standing(&mut self) -> Option<Directory> {
+        let found = self.index.found.take()?;
         let mut directory = Directory::default();
-        let Some(found) = self.index.found.take() else { return directory };
         for cell in self.config.cells.keys() {
             let mut parts = Vec::new();
             for map in table_config_maps(&self.config.name, cell).filter_map(|name| found.get(&name)) {
@@ -142,7 +163,7 @@ impl Reconciler {
             }
             standing::read(&mut directory, &shards::join(parts));
         }
-        directory
+        Some(directory)
     }
 
     /// Tells the administrator what is held, or that nothing is any more.
@@ -173,7 +194,9 @@ impl Reconciler {
             };
             let written = self.writer.config_map("brake", &map).await;
             self.statuses.events().record(&self.writer.reference(&name), vec![news]);
-            written.map(|map| self.index.apply_config_map(map))
+            written.map(|map| {
+                self.index.apply_config_map(map);
+            })
         };
         match result {
             Ok(()) => self.table_pauses.over(&name),

@@ -1,6 +1,6 @@
 //! The half of a pass that is about tables: each cell's ConfigMaps, and the kubelet that mounts them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -12,17 +12,18 @@ use tracing::{error, info, warn};
 use crate::directory::Directory;
 
 use super::{Reconciler, WRITES_AT_ONCE};
-use crate::operator::objects::{content_hashes, revision_config_maps, shard_config_maps, table_config_maps};
+use crate::operator::objects::{changed_config_maps, revision_names, shard_config_maps, table_config_maps};
 
 impl Reconciler {
     /// Brings the ConfigMaps of a cell to what the directory wants, and its kubelet to look at them.
     pub(super) async fn write_tables(&mut self, name: &str, directory: &Arc<Directory>) {
         let now = Instant::now();
-        let records = self.records();
+        let records = &self.index.records;
+        let recorded = |domain: &str| records.get(domain).is_some_and(|stored| stored.record.in_tables());
         let Some(cell) = self.cells.get_mut(name) else { return };
         let mut shards = shard_config_maps(&self.config.name, name);
         let sharded = shards.any(|map| self.index.tables.contains_key(&map));
-        let rendered = match cell.render(directory, &records, &self.config, sharded, now) {
+        let rendered = match cell.render(directory, &recorded, &self.config, sharded, now) {
             Ok(rendered) => rendered,
             Err(message) => {
                 if self.complaint != message {
@@ -32,23 +33,22 @@ impl Reconciler {
                 return;
             }
         };
-        let maps = match revision_config_maps(&self.config.name, name, &rendered.packed) {
+        let maps = match changed_config_maps(&self.config.name, name, &rendered.packed, &self.index.tables) {
             Ok(maps) => maps,
             Err(error) => {
                 error!("the tables cannot be written as JSON: {error}");
                 return;
             }
         };
-        let changed: Vec<&ConfigMap> =
-            maps.iter().filter(|map| !is_standing(&self.index.tables, map)).collect();
-        if changed.is_empty() {
+        if maps.is_empty() {
+            let names = revision_names(&self.config.name, name, &rendered.packed);
             cell.stands(rendered, None);
             if cell.settled() && !self.table_pauses.holds(&name.to_owned(), now) {
-                self.remove_leftovers(name, &maps).await;
+                self.remove_leftovers(name, &names).await;
             }
         } else if cell.may_write(now).is_ok() && !self.table_pauses.holds(&name.to_owned(), now) {
             let revision = rendered.packed.index.revision.clone();
-            if self.write_maps(name, changed).await {
+            if self.write_maps(name, &maps).await {
                 info!(cell = name, revision, "tables written");
                 self.table_pauses.over(&name.to_owned());
                 if let Some(cell) = self.cells.get_mut(name) {
@@ -70,7 +70,7 @@ impl Reconciler {
     }
 
     /// Writes ConfigMaps side by side, and the last one, the index, when all others are there; whether all are.
-    async fn write_maps(&mut self, cell: &str, maps: Vec<&ConfigMap>) -> bool {
+    async fn write_maps(&mut self, cell: &str, maps: &[ConfigMap]) -> bool {
         let Some((last, first)) = maps.split_last() else { return true };
         for some in [first, std::slice::from_ref(last)] {
             let writes = some.iter().map(|map| self.writer.config_map("tables", map));
@@ -78,7 +78,7 @@ impl Reconciler {
             let mut all = true;
             for result in results {
                 match result {
-                    Ok(map) => self.index.apply_config_map(map),
+                    Ok(map) => drop(self.index.apply_config_map(map)),
                     Err(error) => {
                         warn!(what = error.what(), "{error}");
                         all = false;
@@ -94,10 +94,9 @@ impl Reconciler {
     }
 
     /// Removes ConfigMaps that held the tables before they grew or shrank, once the agent has read the present ones.
-    async fn remove_leftovers(&mut self, cell: &str, maps: &[ConfigMap]) {
-        let used = |name: &String| maps.iter().any(|map| map.metadata.name.as_ref() == Some(name));
+    async fn remove_leftovers(&mut self, cell: &str, used: &BTreeSet<String>) {
         let left: Vec<String> = table_config_maps(&self.config.name, cell)
-            .filter(|name| self.index.tables.contains_key(name) && !used(name))
+            .filter(|name| self.index.tables.contains_key(name) && !used.contains(name))
             .collect();
         for name in left {
             match self.writer.remove_config_map("tables", &name).await {
@@ -110,16 +109,4 @@ impl Reconciler {
             }
         }
     }
-}
-
-/// Whether a ConfigMap stands there with this content. A key that somebody added hurts nobody: the index does not list it.
-pub(super) fn is_standing(
-    tables: &BTreeMap<String, (u64, BTreeMap<String, String>)>,
-    map: &ConfigMap,
-) -> bool {
-    let name = map.metadata.name.as_deref().unwrap_or_default();
-    let standing = |(key, hash), present: &BTreeMap<String, String>| present.get(&key) == Some(&hash);
-    tables
-        .get(name)
-        .is_some_and(|(_, present)| content_hashes(map).into_iter().all(|value| standing(value, present)))
 }
