@@ -164,6 +164,11 @@ impl Cell {
                 Arc::new(shards::pack(&self.name, files(&|_| true)?, sharded, last)?)
             }
         };
+        #[cfg(debug_assertions)]
+        if directory.mailboxes.len() + directory.aliases.len() <= super::CHECKED {
+            let anew = shards::pack(&self.name, files(&|_| true)?, sharded, None)?;
+            assert!(*packed == anew, "what changed is rendered: {:?}", self.since_rendered);
+        }
         self.packed = Some((packed.clone(), vanished));
         self.since_rendered = Change::default();
         Ok(Rendered { packed, directory: directory.clone() })

@@ -45,6 +45,9 @@ use reconcile::{Message, Reconciler};
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// What is brought up to date is compared with what is made anew, in builds with assertions, up to so many objects.
+#[cfg(debug_assertions)]
+const CHECKED: usize = 500;
 
 /// How the operator is started. What an administrator decides is in the configuration file.
 #[derive(Args, Clone, Debug)]

@@ -185,9 +185,29 @@ impl StatusWriter {
             self.look_at(key, &view, index);
         }
         self.again.append(&mut waiting);
+        #[cfg(debug_assertions)]
+        self.assert_nothing_was_missed(&view, index);
         self.domains = said_of_domains;
         self.publications = publications;
         self.writer.metrics.objects(&counts(index));
+    }
+
+    /// Whether every status says what is to be said, or is to be written.
+    #[cfg(debug_assertions)]
+    fn assert_nothing_was_missed(&self, view: &View<'_>, index: &mut Index) {
+        let View { directory, .. } = view;
+        if directory.mailbox_verdicts.len() + directory.alias_verdicts.len() > super::CHECKED {
+            return;
+        }
+        let domains = directory.domain_verdicts.keys().map(|id| (Kind::Domain, id.clone()));
+        let mailboxes = directory.mailbox_verdicts.keys().map(|id| (Kind::Mailbox, id.clone()));
+        let aliases = directory.alias_verdicts.keys().map(|id| (Kind::Alias, id.clone()));
+        for key in domains.chain(mailboxes).chain(aliases) {
+            if !self.under_way.contains(&key) && !self.again.contains(&key) {
+                let missed = view.differing(&key, index);
+                assert!(missed.is_none(), "nobody looked at {key:?}: {missed:?}");
+            }
+        }
     }
 
     /// Starts to write a status, if that differs; later, if many are under way.

@@ -78,6 +78,22 @@ impl Reconciler {
             cell.changed(&change);
         }
         self.statuses.changed(&change);
+        #[cfg(debug_assertions)]
+        self.assert_nothing_was_missed(&served);
         served
+    }
+
+    /// Whether all this is what it would be if it were made of all objects.
+    #[cfg(debug_assertions)]
+    fn assert_nothing_was_missed(&self, served: &Directory) {
+        let (objects, records) = (&self.index.objects, self.records());
+        if objects.mailboxes.len() + objects.aliases.len() > crate::operator::CHECKED {
+            return;
+        }
+        let rules = Rules { config: &self.config, namespace: &self.namespace, records: &records };
+        let computed = Directory::compute(objects, rules);
+        assert!(*self.directory == computed, "{:?}", Change::between(&self.directory, &computed));
+        let missing = brake::missing_addresses(served, &computed, objects, &brake::Asked::default());
+        assert!(missing.is_empty() != self.puts_back(), "{missing:?}");
     }
 }
