@@ -11,9 +11,12 @@ const DOMAIN: &str = "maildomain/example.net";
 /// Where the MX of the second cell leads: to nobody, so that mail can only come through its Service.
 const SECOND_ADDRESS: &str = "192.0.2.2";
 
-/// The Service has another one.
-const SECOND_CELL: &str =
-    "cells.second.hostname=mail2.example.test,cells.second.service.externalIPs={192.0.2.3}";
+/// The Service has another one. Its mail lies on a claim that somebody else made.
+const SECOND_CELL: &str = "cells.second.hostname=mail2.example.test,cells.second.service.externalIPs={192.0.2.3},\
+     cells.second.storage.vmail.existingClaim=old-mail,postfix.podDisruptionBudget.enabled=true";
+
+const OLD_MAIL: &str = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: old-mail},
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}";
 
 const FIRST_OBJECTS: &str = "
 {apiVersion: vmail.dev/v1alpha1, kind: MailDomain, metadata: {name: example.org}, spec: {domain: example.org}}
@@ -69,11 +72,30 @@ fn a_second_cell(cluster: &Cluster) {
         cluster.field("mail", "configmap/vmail-default-tables", "{.data.virtual_alias_maps}{.data.virtual_mailbox_maps}{.data.virtual_mailbox_domains}{.data.transport_maps}")
     };
     let before = (identity(cluster), tables());
+    cluster.apply("mail", OLD_MAIL).expect("applied");
     helm(cluster, "upgrade", &["--set", SECOND_CELL, "--wait", "--timeout=120s"]);
     cluster.wait_ready("mail", DOMAIN);
     assert_eq!(cluster.dig_mx("example.org"), "10 mail.example.test.");
     assert_eq!(cluster.dig_mx("example.net"), "10 mail2.example.test.");
     assert_eq!((identity(cluster), tables()), before);
+    nobody_evicts_a_cell_that_is_well(cluster);
+}
+
+fn nobody_evicts_a_cell_that_is_well(cluster: &Cluster) {
+    for pod in [POD, SECOND] {
+        let path = format!("/api/v1/namespaces/mail/pods/{pod}/eviction");
+        let eviction = format!(
+            "{{\"apiVersion\":\"policy/v1\",\"kind\":\"Eviction\",\"metadata\":{{\"name\":\"{pod}\"}}}}"
+        );
+        eventually("the budget counts its pod", Duration::from_secs(30), || {
+            let budget = format!("pdb/{}", pod.trim_end_matches("-0"));
+            let healthy = cluster.field("mail", &budget, "{.status.currentHealthy}")?;
+            if healthy == "1" { Ok(()) } else { Err(healthy) }
+        });
+        let refused =
+            cluster.exec(&["kubectl", "create", "--raw", &path, "-f", "-"], &eviction).expect_err("refused");
+        assert!(refused.contains("would violate the pod's disruption budget"), "{refused}");
+    }
 }
 
 fn from_cell_to_cell(cluster: &Cluster) {
@@ -108,5 +130,8 @@ fn out_again(cluster: &Cluster) {
     assert_eq!(cluster.dig_mx("example.net"), "");
     assert_eq!(cluster.rcpt("you@example.org"), Ok(250));
     let left = cluster.kubectl(&["get", "pvc", "-n", "mail", "-o", "name"]).expect("listed");
-    assert!(left.contains("vmail-vmail-postfix-second-0"), "its mail is kept: {left}");
+    for claim in ["old-mail", "spool-vmail-postfix-second-0"] {
+        assert!(left.contains(claim), "its mail is kept: {left}");
+    }
+    assert!(!left.contains("vmail-vmail-postfix-second-0"), "a claim beside the existing one: {left}");
 }
