@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::super::volume::faults;
+use super::super::super::volume::faults;
 use super::*;
 
 const BEFORE: &str = "a.b mail Archive\nkept@a.b mail Retain 1\nput@a.b mail Archive 2\ngone@a.b mail Delete 3\nother@a.b mail Retain 4\nc.d mail Delete\n";
