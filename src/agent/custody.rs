@@ -4,9 +4,9 @@
 //! A revision says whose each Maildir is; the ledger on the volume remembers it, and is written before the revision goes
 //! live. Where the ledger names another namespace, what lies there is archived first: the mailbox is left out of the
 //! tables, and answered 450, until nobody can deliver there, its queue is empty and the Maildir is moved. What a revision
-//! no longer has gets what is queued for it ([`leaving`]), and is moved after a time, if the revision is mounted and nobody claims it. Each step on disk may be the last
-//! one before a crash: the ledger forgets something only after it was moved, and takes up a new owner only after the
-//! mail of the old one was.
+//! no longer has gets what is queued for it ([`leaving`]), and is moved after a time, if the revision is mounted and nobody
+//! claims it. Each step on disk may be the last one before a crash: the ledger forgets something only after it was moved,
+//! and takes up a new owner only after the mail of the old one was.
 
 mod desk;
 

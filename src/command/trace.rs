@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::{Input, NOT_ACCEPTED, UNREADABLE, complain, print};
 use crate::api::address::Address;
 use crate::directory::trace::Trace;
-use crate::directory::{Directory, Rules};
+use crate::directory::Rules;
 use crate::operator::snapshot::Snapshot;
 
 /// Say what happens to mail for an address, step by step
@@ -72,9 +72,11 @@ async fn attempt(options: &TraceOptions) -> Result<ExitCode, String> {
     let trace = if options.input.paths.is_empty() {
         let namespace = options.input.release_namespace.as_deref();
         let snapshot = Snapshot::take(namespace).await.map_err(|error| error.to_string())?;
-        let Snapshot { config, namespace, objects, records } = &snapshot;
+        let Snapshot { config, namespace, objects, records, directory, held } = &snapshot;
         let rules = Rules { config, namespace, records };
-        Trace::new(&address, &Directory::compute(objects, rules), objects, rules)
+        let mut trace = Trace::new(&address, directory, objects, rules);
+        trace.held = [address.domain(), &address.to_string()].into_iter().any(|name| held.contains(name));
+        trace
     } else {
         let judged = options.input.judge()?;
         let rules =

@@ -24,6 +24,9 @@ pub struct Trace {
     pub accepted: bool,
     /// The SMTP reply code to RCPT TO: 250; 550 no such address; 554 the domain is not served; 450 try again.
     pub code: u16,
+    /// Whether the brake keeps it, or its domain, in service although nothing declares it any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Why it is refused, one sentence for each cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<String>,
@@ -114,6 +117,7 @@ impl Trace {
             address: address.to_string(),
             accepted,
             code,
+            held: false,
             why,
             domain,
             aliases: walk.aliases,
@@ -254,13 +258,16 @@ fn cause(kind: &str, id: &ObjectId, verdict: &Verdict) -> Option<String> {
 /// For a terminal.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, code, why, domain, aliases, ends, .. } = self;
+        let Self { address, code, held, why, domain, aliases, ends, .. } = self;
         let meaning = match code {
             250 => "accepted",
             450 => "refused for now",
             _ => "refused",
         };
         writeln!(f, "{address}\n  answer   {code} {meaning}")?;
+        if *held {
+            writeln!(f, "  held     nothing declares it any more, and the brake keeps it as it was")?;
+        }
         if let Some(Domain { name, mail_domain, class, cell, state, mx, published }) = domain {
             let by =
                 mail_domain.as_ref().map_or("being withdrawn".to_owned(), |id| format!("MailDomain {id}"));

@@ -19,6 +19,7 @@ mod record_events;
 mod report_status;
 mod seen;
 pub mod snapshot;
+mod standing;
 mod watch;
 pub mod write;
 

@@ -1,6 +1,6 @@
 //! The cluster as commands see it that people run: one installation, and one look at what the rules look at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -12,14 +12,15 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::api::address::Address;
 use crate::api::{MailAlias, MailDomain, Mailbox};
 use crate::config::Config;
-use crate::directory::Objects;
+use crate::directory::{Directory, Objects, Rules, brake};
 use crate::records::Record;
 
 use super::guarded::Guarded;
 use super::index::Index;
-use super::objects;
+use super::{objects, standing};
 use super::seen::Seen;
 
 /// What the API server may take for one answer.
@@ -49,6 +50,10 @@ pub struct Snapshot {
     pub objects: Objects,
     /// The domain records by domain.
     pub records: BTreeMap<String, Record>,
+    /// What is served of all that.
+    pub directory: Directory,
+    /// Domains and addresses that the brake keeps in service, see [`brake`].
+    pub held: BTreeSet<String>,
 }
 
 /// Why there is no snapshot.
@@ -187,7 +192,37 @@ impl Snapshot {
             index.see(Seen::alias(Event::InitApply(alias)));
         }
         let records = index.records.into_iter().map(|(domain, stored)| (domain, stored.record)).collect();
-        Ok(Self { config, namespace, objects: index.objects, records })
+        let standing = standing::served(&config, &index.found.unwrap_or_default());
+        let brakes = index.tables.contains_key(&objects::brake_name(&config.name));
+        let directory = Directory::default();
+        let mut snapshot =
+            Self { config, namespace, objects: index.objects, records, directory, held: BTreeSet::new() };
+        snapshot.compute(brakes.then_some(standing));
+        Ok(snapshot)
+    }
+
+    /// Does as the operator does. While the brake is on, whatever else goes unasked is held too; what was asked for is in
+    /// the tables no more.
+    fn compute(&mut self, standing: Option<Directory>) {
+        let (objects, nobody) = (&self.objects, brake::Asked::default());
+        let mut records = std::mem::take(&mut self.records);
+        if standing.is_some() {
+            let rules = Rules { config: &self.config, namespace: &self.namespace, records: &records };
+            for domain in brake::domains(objects, rules, &nobody).missing {
+                if let Some(record) = records.get_mut(&domain) {
+                    record.held = true;
+                }
+                self.held.insert(domain);
+            }
+        }
+        let rules = Rules { config: &self.config, namespace: &self.namespace, records: &records };
+        self.directory = Directory::compute(objects, rules);
+        if let Some(standing) = standing {
+            let missing = brake::missing_addresses(&standing, &self.directory, objects, &nobody);
+            brake::keep(&mut self.directory, &standing, &missing, objects);
+            self.held.extend(missing.iter().map(Address::to_string));
+        }
+        self.records = records;
     }
 }
 

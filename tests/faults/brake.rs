@@ -2,11 +2,12 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::fault::{Action, Asked, Fault};
 use crate::watch::Watch;
+use crate::withdrawing::configuration;
 use crate::world::{Parts, State, World};
 
 const HELD: &str = "vmail-brake/held";
@@ -75,6 +76,16 @@ async fn what_leaves_service_unasked_is_held_until_it_is_confirmed() {
     for address in ["you@one.test", "me@two.test", "anybody@one.test", "postmaster@two.test"] {
         assert!(accepted(&world, address).await, "{address}");
     }
+    // As the operator sees it, through the same way.
+    configuration(&world).await;
+    for address in ["you@one.test", "me@two.test"] {
+        let arguments = ["trace", address, "--release-namespace", &world.namespace];
+        let said = world.command(&arguments).output().await.expect("it runs");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("250 accepted") && said.contains("the brake keeps it"), "{said}");
+    }
+    let maps: Api<ConfigMap> = world.namespaced();
+    maps.delete("configuration", &DeleteParams::default()).await.expect("deleted");
     let events: Api<Event> = world.namespaced();
     let events = events.list(&ListParams::default()).await.expect("a list");
     let about = |event: &Event| {

@@ -44,7 +44,7 @@ fn says_withdrawn(state: &State, name: &str) -> bool {
 }
 
 /// The configuration, as the chart would have it in the namespace.
-async fn configuration(world: &World<'_>) {
+pub async fn configuration(world: &World<'_>) {
     let maps: Api<ConfigMap> = world.namespaced();
     let map: ConfigMap = serde_json::from_value(json!({
         "metadata": {

@@ -210,6 +210,14 @@ impl<'a> World<'a> {
         self.operator.lock().expect("not poisoned").replace(self.spawn())
     }
 
+    /// The binary with these arguments, on the operator's way to the API server.
+    pub fn command(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_vmail-operator"));
+        command.args(arguments).env("KUBECONFIG", self.dir.path().join("kubeconfig"));
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
     /// An operator that competes for the lease.
     fn spawn(&self) -> Child {
         let file = |name: &str| self.dir.path().join(name);

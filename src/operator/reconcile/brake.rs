@@ -14,14 +14,12 @@ use tracing::{error, info, warn};
 use crate::api::address::Address;
 use crate::directory::{Directory, Rules, brake};
 use crate::events::News;
-use crate::postfix::{shards, standing};
 use crate::records::Phase;
 use crate::revision::content_hash;
 
 use super::Reconciler;
-use crate::operator::objects::{
-    CONFIRM_ANNOTATION, brake_config_map, brake_name, is_standing, table_config_maps,
-};
+use crate::operator::objects::{CONFIRM_ANNOTATION, brake_config_map, brake_name, is_standing};
+use crate::operator::standing;
 
 /// Names that the ConfigMap tells; it has room for 1 MiB.
 const LISTED: usize = 1000;
@@ -147,23 +145,7 @@ impl Reconciler {
     /// The addresses in the tables that stood there when this process began; once.
     pub(super) fn standing(&mut self) -> Option<Directory> {
         let found = self.index.found.take()?;
-        let mut directory = Directory::default();
-        for cell in self.config.cells.keys() {
-            let mut parts = Vec::new();
-            for map in table_config_maps(&self.config.name, cell).filter_map(|name| found.get(&name)) {
-                parts.extend(map.data.clone());
-                for bytes in map.binary_data.iter().flatten().map(|(_, bytes)| bytes) {
-                    match shards::unpack(&bytes.0) {
-                        Ok((_, tables)) => parts.push(tables),
-                        Err(why) => {
-                            warn!(cell, "what was served is not known in full: a shard is damaged: {why}")
-                        }
-                    }
-                }
-            }
-            standing::read(&mut directory, &shards::join(parts));
-        }
-        Some(directory)
+        Some(standing::served(&self.config, &found))
     }
 
     /// Tells the administrator what is held, or that nothing is any more.
