@@ -1,7 +1,8 @@
 //! The last moment of a domain in the tables: nothing more is taken for it, and what was taken last is delivered.
 //!
 //! The operator lets a domain go when its queue is empty. What comes in after that was counted would be sent where DNS
-//! says, or bounce in an alias domain, once the mailboxes are no longer looked for.
+//! says, or bounce in an alias domain, once the mailboxes are no longer looked for. A session goes by the tables that were
+//! there when its client came, so that those of before are waited for, and cut off after a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::mounted::Revision;
 use super::queue;
 
-/// What the last messages get to reach their Maildirs. An empty queue takes no time.
+/// What the last messages get to reach their Maildirs.
 const LAST_MESSAGES: Duration = Duration::from_secs(15);
 /// Between two looks at the queue.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -57,14 +58,22 @@ impl Closing {
         Some(Self { revision, domains })
     }
 
-    /// Waits until nothing is queued for these domains, or for as long as they get.
+    /// Waits until nothing is queued for these domains, or for as long as they get. No session may be there any more that
+    /// still takes mail for them.
     pub async fn wait(&self, config: &Path) {
         let deadline = Instant::now() + LAST_MESSAGES;
+        // A message that moves from one queue to another is missed by a listing, but not by the next one.
+        let mut empty = 0;
         loop {
             let listing = queue::list(config, LISTING).await.map_err(|error| error.to_string());
             let left = listing.and_then(|listing| queue::count(&listing, &self.domains));
             match left {
-                Ok(left) if left.values().all(|count| *count == 0) => return,
+                Ok(left) if left.values().all(|count| *count == 0) => {
+                    empty += 1;
+                    if empty == 2 {
+                        return;
+                    }
+                }
                 Ok(left) if Instant::now() > deadline => {
                     let left: BTreeMap<_, _> = left.into_iter().filter(|(_, count)| *count > 0).collect();
                     tracing::warn!("domains leave with recipients in the queue: {left:?}");
@@ -76,7 +85,10 @@ impl Closing {
                     );
                     return;
                 }
-                Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+                Ok(_) | Err(_) => {
+                    empty = 0;
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The running Postfix: its master(8) as a child, so that its end is noticed at once.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::command::{self, CommandError, postfix_command};
 use super::init::in_words;
@@ -20,6 +22,9 @@ const QUEUE_CHECK: Duration = Duration::from_secs(600);
 
 /// Any other short command.
 const SHORT: Duration = Duration::from_secs(30);
+
+/// Between two looks at what has not ended.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the last lines of the log get to pass.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -104,6 +109,45 @@ impl Postfix {
         self.signal(Signal::SIGHUP)
     }
 
+    /// The processes that serve a client by SMTP, or wait for one.
+    pub fn sessions(&self) -> BTreeSet<Pid> {
+        let Some(master) = self.running.as_ref().map(|running| running.master) else {
+            return BTreeSet::new();
+        };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let sessions = processes.filter_map(|process| {
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+            is_session(&stat, master).then(|| Pid::from_raw(pid))
+        });
+        sessions.collect()
+    }
+
+    /// Waits until these have ended, and ends those that have not within `patience`: who is cut off sends again.
+    pub async fn outlast(&self, sessions: BTreeSet<Pid>, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut told = false;
+        loop {
+            let left = &sessions & &self.sessions();
+            if left.is_empty() || Instant::now() > deadline + LAST_LINES {
+                return;
+            }
+            if Instant::now() > deadline {
+                if !told {
+                    tracing::info!(
+                        "{} sessions by SMTP are ended, so that they do not go by old tables",
+                        left.len()
+                    );
+                    told = true;
+                }
+                for session in left {
+                    let _ = kill(session, Signal::SIGTERM);
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Stops Postfix in an orderly way (`postfix stop` sends the same signal), or by force after `patience`.
     pub async fn stop(&mut self, patience: Duration) {
         let Some(mut running) = self.running.take() else { return };
@@ -140,5 +184,26 @@ impl Postfix {
         let mut postconf = postfix_command("postconf", &self.config);
         postconf.args(["-h", name]);
         Ok(command::succeed(postconf, "postconf", SHORT).await?.stdout.trim().to_owned())
+    }
+}
+
+/// Whether a line of `/proc/PID/stat`, which begins with `pid (name) state parent` (proc_pid_stat(5)), is that of a smtpd(8)
+/// below this master(8).
+fn is_session(stat: &str, master: Pid) -> bool {
+    let Some((start, rest)) = stat.rsplit_once(')') else { return false };
+    start.ends_with("(smtpd") && rest.split_whitespace().nth(1) == Some(master.to_string().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_a_smtpd_of_this_master() {
+        let master = Pid::from_raw(77);
+        assert!(is_session("123 (smtpd) S 77 77 1 0 -1", master));
+        for other in ["123 (smtpd) S 7 77 1", "123 (smtp) S 77 77", "9 (a) smtpd) S 77 1", "", "1 (smtpd)"] {
+            assert!(!is_session(other, master), "{other}");
+        }
     }
 }

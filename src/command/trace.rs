@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 
 use super::{Input, NOT_ACCEPTED, UNREADABLE, complain, print};
 use crate::api::address::Address;
-use crate::directory::trace::Trace;
 use crate::directory::Rules;
+use crate::directory::trace::Trace;
 use crate::operator::snapshot::Snapshot;
 
 /// Say what happens to mail for an address, step by step

@@ -20,8 +20,8 @@ use crate::records::Record;
 
 use super::guarded::Guarded;
 use super::index::Index;
-use super::{objects, standing};
 use super::seen::Seen;
+use super::{objects, standing};
 
 /// What the API server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);

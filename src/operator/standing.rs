@@ -20,7 +20,9 @@ pub fn served(config: &Config, maps: &BTreeMap<String, ConfigMap>) -> Directory 
             for bytes in map.binary_data.iter().flatten().map(|(_, bytes)| bytes) {
                 match shards::unpack(&bytes.0) {
                     Ok((_, tables)) => parts.push(tables),
-                    Err(why) => warn!(cell, "what was served is not known in full: a shard is damaged: {why}"),
+                    Err(why) => {
+                        warn!(cell, "what was served is not known in full: a shard is damaged: {why}")
+                    }
                 }
             }
         }

@@ -512,6 +512,11 @@ impl Smtp {
         }
     }
 
+    /// Whether the server hung up.
+    pub fn is_over(&mut self) -> bool {
+        self.stream.fill_buf().map_or(true, |rest| rest.is_empty() || rest.starts_with(b"421"))
+    }
+
     pub fn ask(&mut self, command: &str) -> String {
         // In one piece: the second would wait for the acknowledgement of the first.
         self.stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).unwrap();

@@ -12,6 +12,9 @@ use super::super::{AgentError, edit, leaving};
 use super::{Keeper, PATIENCE, READY};
 use crate::postfix::main_cf::PROBE_LISTENER;
 
+/// What sessions get to end by themselves that began before a domain was closed.
+const LAST_SESSIONS: Duration = Duration::from_secs(10);
+
 impl Keeper {
     /// Takes no more mail for what is delivered no more, waits for the rest of it, and then puts a staged revision into
     /// place.
@@ -27,6 +30,12 @@ impl Keeper {
         if let Some(closing) = closing {
             let access = closing.revision.file(Closing::TABLE);
             install::put_table(&self.layout, Closing::TABLE, access).await?;
+            if let Some(before) = before {
+                // Each goes by the tables that were there when its client came.
+                let sessions = self.postfix.sessions();
+                self.reload(before, Listen::Public).await?;
+                self.postfix.outlast(sessions, LAST_SESSIONS).await;
+            }
             closing.wait(&self.layout.config).await;
         }
         self.switch(before, next, staged).await
