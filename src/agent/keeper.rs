@@ -460,21 +460,12 @@ impl Keeper {
         if let Err(refusal) = self.put_leaving().await {
             tracing::warn!("mail for mailboxes that are gone is not delivered: {}", refusal.message);
         }
-        self.publish_kept();
+        self.publish();
         if self.custodian.wants_to_admit() {
             self.seen.clear();
         }
         self.save();
         Ok(())
-    }
-
-    fn publish_kept(&self) {
-        let kept = self.custodian.kept();
-        self.report.send_if_modified(|report| {
-            let differs = report.kept != *kept;
-            report.kept.clone_from(kept);
-            differs
-        });
     }
 
     fn save(&mut self) {
@@ -511,6 +502,8 @@ impl Keeper {
             report.rejected.clone_from(&self.rejected);
             report.domains.clone_from(&self.proofs);
             report.tls = self.tls.told();
+            // With the revision, or the mailboxes that are held back would count as served for a moment.
+            report.kept.clone_from(self.custodian.kept());
             *report != before
         });
     }
