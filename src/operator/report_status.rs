@@ -143,7 +143,9 @@ impl StatusWriter {
             .map(|(domain, _)| domain.as_str())
             .collect();
 
-        if look.all || change.rest || !other_domains.is_empty() || publications != self.publications {
+        // A record that this pass wrote a moment ago tells what stands in DNS.
+        let recorded = change.rest || index.changes.records;
+        if look.all || recorded || !other_domains.is_empty() || publications != self.publications {
             keys.extend(directory.domain_verdicts.keys().map(|id| (Kind::Domain, id.clone())));
         }
         if look.all {

@@ -259,6 +259,9 @@ impl<'a> World<'a> {
             None => false,
         };
         if ended {
+            let log = self.log();
+            let first = log.find("panicked at").unwrap_or(log.len().saturating_sub(2000));
+            println!("the operator ended by itself: {}", log.get(first..).unwrap_or(&log));
             self.ended.fetch_add(1, Ordering::Relaxed);
             self.start_operator().await;
         }
