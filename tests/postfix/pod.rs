@@ -314,6 +314,13 @@ impl Pod {
             .status()
             .unwrap();
         assert!(added.success(), "{address}: {added}");
+        // The kernel puts the route of one of IPv6 in later, in a queue of its own.
+        wait("the way to the address", || {
+            let text = address.to_string();
+            let route = ["-t", &one, "-n", "ip", "route", "get", &text];
+            let output = Command::new("nsenter").args(route).output().unwrap();
+            (output.status.success() && output.stdout.starts_with(b"local ")).then_some(())
+        });
     }
 
     /// A connection from this address of the pod's network to the same one, as a stranger makes it.
