@@ -35,6 +35,19 @@ pub struct Place {
     pub local: String,
 }
 
+impl Place {
+    /// That of an address as it stands in the tables, `local part@domain`; `None` where that is no address.
+    pub fn of_address(address: &str) -> Option<Self> {
+        let (local, domain) = address.rsplit_once('@')?;
+        Some(Self { domain: domain.to_owned(), local: local.to_owned() })
+    }
+
+    /// The address whose mail lies there.
+    pub fn address(&self) -> String {
+        format!("{}@{}", self.local, self.domain)
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.domain, self.local)

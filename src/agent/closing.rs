@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::mounted::Revision;
+use super::mounted::{Revision, domain_of, key};
 use super::queue;
 
 /// What the last messages get to reach their Maildirs.
@@ -37,17 +37,13 @@ impl Closing {
     /// Whether `next` has mailbox domains no more that `live` has.
     pub fn of(live: &Revision, next: &Revision) -> Option<Self> {
         let delivered = |revision: &Revision| -> BTreeSet<String> {
-            let lines = revision.file("virtual_mailbox_domains").lines();
-            lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+            revision.keys("virtual_mailbox_domains").map(str::to_owned).collect()
         };
         let domains = &delivered(live) - &delivered(next);
         if domains.is_empty() {
             return None;
         }
-        let others = |line: &&str| {
-            let key = line.split(' ').next().unwrap_or_default();
-            !domains.contains(key.rsplit('@').next().unwrap_or_default())
-        };
+        let others = |line: &&str| !domains.contains(domain_of(key(line)));
         let mut access: String =
             live.file(TABLE).lines().filter(others).map(|line| format!("{line}\n")).collect();
         for domain in &domains {

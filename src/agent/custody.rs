@@ -158,7 +158,7 @@ impl Custodian {
             let free = |place: &&Place| {
                 !served.contains(*place)
                     && !self.leaving.contains(*place)
-                    && queued.as_ref().is_some_and(|queued| !queued.contains(&address(place)))
+                    && queued.as_ref().is_some_and(|queued| !queued.contains(&place.address()))
             };
             held = changed.iter().filter(|place| !free(place)).cloned().collect();
         }
@@ -176,15 +176,15 @@ impl Custodian {
         if held != self.held {
             for place in held.difference(&self.held) {
                 tracing::warn!(
-                    mailbox = address(place),
+                    mailbox = place.address(),
                     "held back: until its owner is noted, what lies at {place} of another namespace is archived, and its queue is empty"
                 );
             }
             for place in self.held.difference(&held) {
-                tracing::info!(mailbox = address(place), "no longer held back");
+                tracing::info!(mailbox = place.address(), "no longer held back");
             }
         }
-        self.kept.held_back = held.iter().map(address).collect();
+        self.kept.held_back = held.iter().map(Place::address).collect();
         self.held = held;
         if self.held.is_empty() { revision } else { without(revision, &self.kept.held_back) }
     }
@@ -232,11 +232,11 @@ impl Custodian {
         leaving = leaving::beside(leaving, live);
         if !leaving.is_empty() {
             let queued = self.queued().await.ok_or("the queue cannot be listed")?;
-            leaving.retain(|place| queued.contains(&address(place)));
+            leaving.retain(|place| queued.contains(&place.address()));
         }
         if leaving != self.leaving {
             tracing::info!(
-                mailboxes = ?leaving.iter().map(address).collect::<Vec<_>>(),
+                mailboxes = ?leaving.iter().map(Place::address).collect::<Vec<_>>(),
                 "gone, and delivered to while mail is queued for them"
             );
             self.leaving = leaving;
@@ -297,7 +297,7 @@ impl Custodian {
         let queued = self.queued().await.ok_or("the queue cannot be listed, so that nothing is moved")?;
         let domains: BTreeSet<&str> = queued.iter().filter_map(|address| address.split('@').nth(1)).collect();
         due.retain(|what| match what {
-            Left::Mailbox(place) => !queued.contains(&address(place)) && !self.leaving.contains(place),
+            Left::Mailbox(place) => !queued.contains(&place.address()) && !self.leaving.contains(place),
             Left::Domain(domain) => !domains.contains(domain.as_str()),
         });
         let all = due.len() == left.len();
@@ -374,15 +374,9 @@ fn read(revision: &Revision) -> Option<Custody> {
     custody.inspect_err(|error| tracing::warn!("nothing follows for mail on disk: {error}")).ok()
 }
 
-fn address(place: &Place) -> String {
-    format!("{}@{}", place.local, place.domain)
-}
-
 /// The mailboxes in the tables of a revision.
 fn served(revision: &Revision) -> BTreeSet<Place> {
-    let lines = revision.file("virtual_mailbox_maps").lines();
-    let addresses = lines.filter_map(|line| line.split(' ').next()?.rsplit_once('@'));
-    addresses.map(|(local, domain)| Place { domain: domain.to_owned(), local: local.to_owned() }).collect()
+    revision.keys("virtual_mailbox_maps").filter_map(Place::of_address).collect()
 }
 
 /// The same with their namespaces, where the revision says so.
@@ -395,7 +389,7 @@ fn served_for(revision: &Revision) -> BTreeMap<Place, Option<String>> {
 /// The revision without these mailboxes, whose mail is asked to come again.
 fn without(mut revision: Revision, addresses: &BTreeSet<String>) -> Revision {
     let others = |text: &str| -> String {
-        let held = |line: &&str| !line.split(' ').next().is_some_and(|key| addresses.contains(key));
+        let held = |line: &&str| !addresses.contains(mounted::key(line));
         text.lines().filter(held).map(|line| format!("{line}\n")).collect()
     };
     let mailboxes = others(revision.file("virtual_mailbox_maps"));

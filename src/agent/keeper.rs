@@ -460,7 +460,9 @@ impl Keeper {
         if let Err(refusal) = self.put_leaving().await {
             tracing::warn!("mail for mailboxes that are gone is not delivered: {}", refusal.message);
         }
-        self.publish();
+        if self.report.borrow().kept != *self.custodian.kept() {
+            self.publish();
+        }
         if self.custodian.wants_to_admit() {
             self.seen.clear();
         }
@@ -483,7 +485,7 @@ impl Keeper {
     fn publish(&self) {
         let watched = |live: &Revision| {
             let here = live.domains.iter().filter(|line| line.state == DomainState::Draining);
-            let elsewhere = live.file(ELSEWHERE_FILE).lines().filter_map(|line| line.split(' ').next());
+            let elsewhere = live.keys(ELSEWHERE_FILE);
             Watched {
                 here: here.map(|line| line.domain.clone()).collect(),
                 elsewhere: elsewhere.map(str::to_owned).collect(),

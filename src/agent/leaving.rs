@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::mounted::Revision;
+use super::mounted::{Revision, domain_of};
 use crate::custody::Place;
 
 /// The table that only virtual(8) has.
@@ -23,7 +23,7 @@ pub fn maps(maps: &str) -> String {
 
 /// The text of the table.
 pub fn table(leaving: &BTreeSet<Place>) -> String {
-    leaving.iter().map(|place| format!("{}@{} {place}/\n", place.local, place.domain)).collect()
+    leaving.iter().map(|place| format!("{} {place}/\n", place.address())).collect()
 }
 
 /// The mailboxes that `live` has in its tables, and `next` has not.
@@ -31,9 +31,9 @@ pub fn gone(live: &Revision, next: &Revision) -> BTreeSet<Place> {
     if live.file(MAILBOXES) == next.file(MAILBOXES) {
         return BTreeSet::new();
     }
-    let stays: HashSet<&str> = keys(next, MAILBOXES).collect();
-    let gone = keys(live, MAILBOXES).filter(|address| !stays.contains(address));
-    gone.filter_map(|address| address.rsplit_once('@')).map(place).collect()
+    let stays: HashSet<&str> = next.keys(MAILBOXES).collect();
+    let gone = live.keys(MAILBOXES).filter(|address| !stays.contains(address));
+    gone.filter_map(Place::of_address).collect()
 }
 
 /// Those of `places` that may be in the table beside a revision: it does not have them, and delivers to their domains.
@@ -41,22 +41,14 @@ pub fn beside(mut places: BTreeSet<Place>, revision: &Revision) -> BTreeSet<Plac
     if places.is_empty() {
         return places;
     }
-    let domains: HashSet<&str> = keys(revision, "virtual_mailbox_domains").collect();
+    let domains: HashSet<&str> = revision.keys("virtual_mailbox_domains").collect();
     places.retain(|place| domains.contains(place.domain.as_str()));
-    for address in keys(revision, MAILBOXES).filter_map(|address| address.rsplit_once('@')) {
-        if domains.contains(address.1) {
-            places.remove(&place(address));
+    for address in revision.keys(MAILBOXES).filter(|address| domains.contains(domain_of(address))) {
+        if let Some(place) = Place::of_address(address) {
+            places.remove(&place);
         }
     }
     places
-}
-
-fn keys<'a>(revision: &'a Revision, table: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-    revision.file(table).lines().filter_map(|line| line.split(' ').next())
-}
-
-fn place((local, domain): (&str, &str)) -> Place {
-    Place { domain: domain.to_owned(), local: local.to_owned() }
 }
 
 #[cfg(test)]

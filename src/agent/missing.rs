@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::mounted::Revision;
+use super::mounted::{Revision, domain_of, key};
 use crate::revision::{DOMAINS_FILE, DomainState};
 
 /// The tables whose keys are addresses.
@@ -48,10 +48,10 @@ pub fn missing(known: &Revision, next: &Revision) -> Missing {
         back: draining.filter(|line| strict.contains(line.domain.as_str())).count(),
     };
     if ADDRESSES.iter().any(|table| known.file(table) != next.file(table)) {
-        let has: HashSet<&str> = TABLES.iter().flat_map(|table| keys(next, table)).collect();
-        let gone = ADDRESSES.iter().flat_map(|table| keys(known, table)).filter(|key| {
+        let has: HashSet<&str> = TABLES.iter().flat_map(|table| next.keys(table)).collect();
+        let gone = ADDRESSES.iter().flat_map(|table| known.keys(table)).filter(|key| {
             // A catch-all may go at once: nobody is behind the addresses that it took.
-            !key.starts_with('@') && strict.contains(domain(key)) && !has.contains(key)
+            !key.starts_with('@') && strict.contains(domain_of(key)) && !has.contains(key)
         });
         missing.addresses = gone.collect::<HashSet<_>>().len();
     }
@@ -63,26 +63,13 @@ pub fn keep(mut next: Revision, known: &Revision, domains: &BTreeSet<String>) ->
     let kept = known.domains.iter().filter(|line| domains.contains(&line.domain));
     next.domains.extend(kept.cloned());
     for table in TABLES.iter().copied().chain([DOMAINS_FILE]) {
-        let lines = known.file(table).lines().filter(|line| domains.contains(domain(key(line))));
+        let lines = known.file(table).lines().filter(|line| domains.contains(domain_of(key(line))));
         let text: String = lines.map(|line| format!("{line}\n")).collect();
         if !text.is_empty() {
             next.files.entry(table.to_owned()).or_default().push_str(&text);
         }
     }
     next
-}
-
-fn keys<'a>(revision: &'a Revision, table: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-    revision.file(table).lines().map(key)
-}
-
-fn key(line: &str) -> &str {
-    line.split(' ').next().unwrap_or_default()
-}
-
-/// The domain of an address, a catch-all or a domain.
-fn domain(key: &str) -> &str {
-    key.rsplit_once('@').map_or(key, |(_, domain)| domain)
 }
 
 #[cfg(test)]

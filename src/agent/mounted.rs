@@ -40,6 +40,21 @@ impl Revision {
     pub fn file(&self, name: &str) -> &str {
         self.files.get(name).map_or("", String::as_str)
     }
+
+    /// The key of each line of a file.
+    pub fn keys<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.file(name).lines().map(key)
+    }
+}
+
+/// What is looked up, in a line of a lookup table (postmap(1)) or of a list.
+pub fn key(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
+
+/// The domain of a key that is an address, a catch-all or a domain.
+pub fn domain_of(key: &str) -> &str {
+    key.rsplit_once('@').map_or(key, |(_, domain)| domain)
 }
 
 /// Why there is no revision to be had.

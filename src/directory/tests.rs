@@ -520,6 +520,7 @@ fn tables_that_are_full_refuse_the_youngest_alone() {
         "mail.example.test",
         |_| true,
         &BTreeSet::new(),
+        |_| true,
     );
     let packed =
         crate::postfix::shards::pack("default", tables, false, None).expect("what is accepted has room");

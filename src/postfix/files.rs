@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::main_cf::{MainCf, MainCfError, main_cf, master_cf};
-use super::tables::tables_with;
+use super::tables::tables;
 use super::transport::{elsewhere, transport_maps};
 use crate::api::address::Address;
 use crate::config::Config;
@@ -12,7 +12,7 @@ use crate::revision::ELSEWHERE_FILE;
 
 /// The files of one cell by name: `main.cf`, `master.cf`, the lookup tables and the lists of domains.
 ///
-/// `recorded`, `vanished` and `wanted` as in [`tables_with`].
+/// `recorded`, `vanished` and `wanted` as in [`tables`].
 ///
 /// # Errors
 /// When a parameter of the configuration is not allowed.
@@ -30,7 +30,7 @@ pub fn revision_files(
         message_size_limit: config.postfix.message_size_limit,
         parameters: config.postfix.parameters.clone(),
     })?;
-    let mut files = tables_with(directory, cell, hostname, recorded, vanished, wanted);
+    let mut files = tables(directory, cell, hostname, recorded, vanished, wanted);
     let proxy_protocol = config.cells.get(cell).is_some_and(|cell| cell.proxy_protocol);
     let routes = transport_maps(directory, cell, hostname, |other| config.smtp_service(other));
     files.insert("transport_maps".to_owned(), routes);

@@ -13,7 +13,7 @@ pub fn read(directory: &mut Directory, files: &BTreeMap<String, String>) {
     let text = |name: &str| files.get(name).map_or("", String::as_str);
     let custody: Custody = text(CUSTODY_FILE).parse().unwrap_or_default();
     for (place, owner) in custody.mailboxes {
-        let Some(address) = Address::own(&format!("{}@{}", place.local, place.domain)) else { continue };
+        let Some(address) = Address::own(&place.address()) else { continue };
         let keeping = Keeping { uid: UidStart::of(&owner.uid), policy: owner.policy };
         directory.keeping.insert(address.clone(), keeping);
         directory.mailboxes.insert(address, ObjectId::new(owner.namespace, ""));
@@ -69,7 +69,7 @@ mod tests {
             keeping: [(own("you@a.example"), keeping), (own("copy@a.example"), keeping)].into(),
             ..Directory::default()
         };
-        let tables = tables(&directory, "default", "mail.us.example", |_| true, &BTreeSet::new());
+        let tables = tables(&directory, "default", "mail.us.example", |_| true, &BTreeSet::new(), |_| true);
         let mut read_back = Directory::default();
         read(&mut read_back, &tables);
         for id in directory.mailboxes.values_mut() {

@@ -21,19 +21,8 @@ const VANISHED_ROOM: usize = 32 * 1024;
 ///
 /// `recorded` says whether a domain's record is written: without one, a domain is in no table, because
 /// nothing would remember to withdraw it. `vanished` are addresses that were served a moment ago; they
-/// get a temporary answer, so that a slip costs no mail.
+/// get a temporary answer, so that a slip costs no mail. Of mailboxes, those alone that are `wanted` have their lines.
 pub fn tables(
-    directory: &Directory,
-    cell: &str,
-    hostname: &str,
-    recorded: impl Fn(&str) -> bool,
-    vanished: &BTreeSet<Address>,
-) -> BTreeMap<String, String> {
-    tables_with(directory, cell, hostname, recorded, vanished, |_| true)
-}
-
-/// As [`tables`], with the lines of those mailboxes only that are `wanted`, and of everything else.
-pub fn tables_with(
     directory: &Directory,
     cell: &str,
     hostname: &str,
@@ -198,7 +187,7 @@ mod tests {
     #[test]
     fn tables_as_postmap_reads_them() {
         let gone = Address::own("gone@example.org").expect("valid");
-        let tables = tables(&directory(), "default", "mail.example.test", |_| true, &[gone].into());
+        let tables = tables(&directory(), "default", "mail.example.test", |_| true, &[gone].into(), |_| true);
         assert_eq!(tables["virtual_mailbox_domains"], "example.net OK\nexample.org OK\n");
         assert_eq!(tables["virtual_mailbox_maps"], "you@example.org example.org/you/\n");
         assert_eq!(
@@ -220,6 +209,7 @@ mod tests {
             "mail.example.test",
             |domain| domain != "example.org",
             &BTreeSet::new(),
+            |_| true,
         );
         for (name, text) in tables {
             assert!(!text.contains("example.org"), "{name}: {text}");
@@ -261,7 +251,7 @@ mod tests {
             .aliases
             .insert(both.clone(), [both, Address::own("x@remote.example").expect("valid")].into());
         directory.aliases.insert(Address::catch_all("example.org"), [you].into());
-        let tables = tables(&directory, "default", "mail.example.test", |_| true, &BTreeSet::new());
+        let tables = tables(&directory, "default", "mail.example.test", |_| true, &BTreeSet::new(), |_| true);
         assert_eq!(
             tables["virtual_alias_maps"],
             "@example.org you@example.org\n\
@@ -276,7 +266,7 @@ mod tests {
     fn an_alias_domain_is_in_its_own_table() {
         let mut directory = directory();
         served(&mut directory).spec.class = DomainClass::Alias;
-        let tables = tables(&directory, "default", "mail.example.test", |_| true, &BTreeSet::new());
+        let tables = tables(&directory, "default", "mail.example.test", |_| true, &BTreeSet::new(), |_| true);
         assert_eq!(tables["virtual_alias_domains"], "example.org OK\nmail.example.test OK\n");
         assert_eq!(tables["virtual_mailbox_domains"], "example.net OK\n");
     }

@@ -186,7 +186,7 @@ proptest! {
     fn hostile_names_reach_no_table(objects in objects()) {
         let rules = Rules { config: config(), namespace: "mail", records: &BTreeMap::new() };
         let directory = Directory::compute(&objects, rules);
-        let files = tables(&directory, "default", HOST, |_| true, &BTreeSet::new());
+        let files = tables(&directory, "default", HOST, |_| true, &BTreeSet::new(), |_| true);
         if let Err(line) = read(&files) {
             prop_assert!(false, "{}", line);
         }

@@ -285,7 +285,7 @@ fn a_large_cell_travels_in_shards() {
     for verdicts in [&directory.mailbox_verdicts, &directory.alias_verdicts] {
         assert_eq!(refused(verdicts, Reason::CapacityExceeded), 0);
     }
-    let mut tables = tables(&directory, "default", HOST, |_| true, &BTreeSet::new());
+    let mut tables = tables(&directory, "default", HOST, |_| true, &BTreeSet::new(), |_| true);
     let began = Instant::now();
     let packed = shards::pack("default", tables.clone(), true, None).expect("there is room");
     let bytes = packed.shards.values().map(|shard| shard.bytes.len());

@@ -20,7 +20,7 @@ impl Tables {
 
     /// Panics with the line that is not of the table's form.
     pub fn of_cell(directory: &Directory, cell: &str, host: &str) -> Self {
-        let files = tables(directory, cell, host, |_| true, &BTreeSet::new());
+        let files = tables(directory, cell, host, |_| true, &BTreeSet::new(), |_| true);
         Self(files.into_iter().map(|(name, text)| (name.clone(), parse(&name, &text))).collect())
     }
 

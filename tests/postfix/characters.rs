@@ -214,6 +214,6 @@ fn every_character_that_a_mailbox_may_hold_has_its_own_maildir() {
 
 fn wanted(directory: &Directory) -> Wanted {
     let mut wanted = Wanted::empty();
-    wanted.files.extend(tables(directory, "default", HOST, |_| true, &BTreeSet::new()));
+    wanted.files.extend(tables(directory, "default", HOST, |_| true, &BTreeSet::new(), |_| true));
     wanted
 }

@@ -35,7 +35,7 @@ impl Wanted {
 
     /// What the operator makes of a directory, once its domains are recorded and without addresses that vanished.
     pub fn of(directory: &Directory, hostname: &str) -> Self {
-        let mut files = tables(directory, "default", hostname, |_| true, &BTreeSet::new());
+        let mut files = tables(directory, "default", hostname, |_| true, &BTreeSet::new(), |_| true);
         files.insert("transport_maps".into(), String::new());
         files.insert("main.cf".into(), main_cf(&MainCf::new(hostname)).unwrap());
         files.insert("master.cf".into(), master_cf(false));
