@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as KubePod};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use vmail_operator::revision::{INDEX_FILE, Index, Report};
 
 use crate::forward::forward;
+use crate::kubelet::{create_pod, files};
 use crate::pod::{Pod, TOKEN, Volumes};
 use crate::revision::mount_files;
 
@@ -49,15 +50,8 @@ impl Cell {
         let namespace = json!({ "metadata": { "name": "mail" } });
         namespaces.create(&PostParams::default(), &of(namespace)).await.expect("a namespace");
         let pods: Api<KubePod> = Api::namespaced(client.clone(), "mail");
-        let object = json!({
-            "metadata": { "name": POD }, "spec": { "containers": [{ "name": "postfix", "image": "none" }] },
-        });
-        let object: KubePod = pods.create(&PostParams::default(), &of(object)).await.expect("a pod");
-        let uid = object.metadata.uid.expect("a UID");
+        let uid = create_pod(client, "mail", "default").await;
         let pod = Arc::new(Pod::start(Volumes::new(), &["--settle-seconds", "0", "--pod-uid", &uid]));
-        let address = json!({ "podIP": "127.0.0.1", "podIPs": [{ "ip": "127.0.0.1" }], "phase": "Running" });
-        let patch = Patch::Merge(json!({ "status": address }));
-        pods.patch_status(POD, &PatchParams::default(), &patch).await.expect("a status");
 
         let revisions = Revisions::default();
         let maps = Api::namespaced(client.clone(), "mail");
@@ -88,15 +82,7 @@ async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf, revi
         poked.clone_from(value);
         let ours = ListParams::default().labels("app.kubernetes.io/managed-by=vmail-operator");
         let Ok(all) = maps.list(&ours).await else { continue };
-        let mut files = BTreeMap::new();
-        for map in all.items {
-            if !map.metadata.name.unwrap_or_default().starts_with("vmail-default-") {
-                continue;
-            }
-            let data = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
-            files.extend(data);
-            files.extend(map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)));
-        }
+        let files = files(all.items, "default");
         let index = files.get(INDEX_FILE).and_then(|text| serde_json::from_slice::<Index>(text).ok());
         let volume = volume.clone();
         let _ = tokio::task::spawn_blocking(move || mount_files(&volume, &files)).await;

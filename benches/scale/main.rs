@@ -10,6 +10,9 @@ mod apiserver;
 mod cell;
 #[path = "../../tests/faults/forward.rs"]
 mod forward;
+#[path = "../../tests/faults/kubelet.rs"]
+#[allow(dead_code)]
+mod kubelet;
 mod objects;
 mod operator;
 #[path = "../../tests/postfix/pod.rs"]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::forward::forward;
+use crate::kubelet::{create_pod, kubelet};
 use crate::pod::{Pod, Volumes};
 use crate::traffic::{delivered, queue};
-use crate::world::{Parts, State, World, create_pod, kubelet};
+use crate::world::{Parts, State, World};
 
 const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -27,6 +27,7 @@ mod draining;
 mod events;
 mod fault;
 mod forward;
+mod kubelet;
 mod lanes;
 mod lists;
 mod proxy;

@@ -1,8 +1,8 @@
 //! One run: a namespace on a real API server, a zone on a real PowerDNS, a real Postfix with its agent, and the
 //! operator as a process that can be killed. The test is the kubelet.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod state;
+
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,17 +19,17 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use vmail_operator::custody::CUSTODY_FILE;
-use vmail_operator::postfix::shards;
 use vmail_operator::revision::INDEX_FILE;
 
 use crate::apiserver::ApiServer;
 use crate::fault::Side;
 use crate::forward::forward;
+use crate::kubelet::{create_pod, kubelet};
 use crate::pod::{Pod, TOKEN, Volumes};
 use crate::proxy::{self, Shared, Tally};
-use crate::revision::mount_files;
 use crate::server::{KEY, Server};
+
+pub use state::State;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Without a write for so long, nothing more is to come.
@@ -416,52 +416,6 @@ impl<'a> World<'a> {
         std::fs::read_to_string(self.pod.volumes.revision().join(INDEX_FILE)).ok() == written
     }
 
-    /// Everything that is stored, without what differs from run to run.
-    pub async fn state(&self) -> State {
-        let mut state = State::default();
-        for (kind, plural) in KINDS {
-            for object in self.kind(kind, plural).list(&ListParams::default()).await.expect("a list") {
-                let name = format!("{kind} {}", object.metadata.name.clone().unwrap_or_default());
-                let status = &object.data["status"];
-                let current = status["observedGeneration"] == json!(object.metadata.generation);
-                let conditions = status["conditions"].as_array().into_iter().flatten();
-                let ready = conditions.clone().any(|c| c["type"] == "Ready" && c["status"] == "True");
-                let said: Vec<String> =
-                    conditions.map(|c| format!("{} {} {}", c["type"], c["status"], c["reason"])).collect();
-                state.ready.insert(name.clone(), ready && current);
-                state.stored.insert(name, format!("{said:?} {} {}", status["mx"], status["path"]));
-            }
-        }
-        let maps: Api<ConfigMap> = self.namespaced();
-        for map in maps.list(&ListParams::default()).await.expect("a list") {
-            let name = map.metadata.name.unwrap_or_default();
-            if name == "kube-root-ca.crt" {
-                continue;
-            }
-            for (key, value) in map.data.unwrap_or_default() {
-                let value = without_names(&key, &value, &self.namespace);
-                state.stored.insert(format!("{name}/{key}"), without_times(&value));
-            }
-            for (_, bytes) in map.binary_data.unwrap_or_default() {
-                let (_, tables) = shards::unpack(&bytes.0).expect("a shard");
-                for (key, value) in tables {
-                    let value = without_names(&key, &value, &self.namespace);
-                    state.stored.insert(format!("{name}/{key}"), value);
-                }
-            }
-        }
-        for zone in ZONES {
-            for (name, kind) in [(zone.to_owned(), "MX"), (format!("_vmail-owner.{zone}"), "TXT")] {
-                let found = self.parts.pdns.get(zone, &name, kind).await;
-                state.stored.insert(format!("{kind} {name}"), without_times(&format!("{found:?}")));
-                if kind == "MX" && found.is_some() {
-                    state.published.push(zone.to_owned());
-                }
-            }
-        }
-        state
-    }
-
     /// Takes the run's objects away, so that the next one does not see them.
     pub async fn clear(self) {
         let pdns = &self.parts.pdns;
@@ -505,22 +459,6 @@ async fn prepare(client: &kube::Client, name: &str) -> String {
     create_pod(client, name, "default").await
 }
 
-/// The pod of a cell as the StatefulSet and the kubelet would have it; its UID, which its agent reports.
-pub async fn create_pod(client: &kube::Client, namespace: &str, cell: &str) -> String {
-    let pods: Api<KubePod> = Api::namespaced(client.clone(), namespace);
-    let name = format!("vmail-postfix-{cell}-0");
-    let pod = json!({
-        "metadata": { "name": name },
-        "spec": { "containers": [{ "name": "postfix", "image": "none" }] },
-    });
-    let pod: KubePod = pods.create(&PostParams::default(), &of(pod)).await.expect("a pod");
-    let status =
-        json!({ "status": { "podIP": "127.0.0.1", "podIPs": [{ "ip": "127.0.0.1" }], "phase": "Running" } });
-    let patch = Patch::Merge(status);
-    pods.patch_status(&name, &PatchParams::default(), &patch).await.expect("a status");
-    pod.metadata.uid.expect("a UID")
-}
-
 const KINDS: [(&str, &str); 3] =
     [("MailDomain", "maildomains"), ("Mailbox", "mailboxes"), ("MailAlias", "mailaliases")];
 
@@ -530,100 +468,4 @@ fn plural(kind: &str) -> (&'static str, &'static str) {
 
 fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object")
-}
-
-/// What is stored in the end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// By object, ConfigMap key or DNS name.
-    pub stored: BTreeMap<String, String>,
-    /// Whether each object is ready, at its present generation.
-    pub ready: BTreeMap<String, bool>,
-    /// Zones with an MX.
-    pub published: Vec<String>,
-}
-
-impl State {
-    /// Whether there are just these objects, and all are ready.
-    pub fn all_ready(&self, count: usize) -> bool {
-        self.ready.len() == count && self.ready.values().all(|ready| *ready)
-    }
-
-    /// What differs in another state, for a message.
-    pub fn differences(&self, other: &State) -> String {
-        let keys: std::collections::BTreeSet<_> = self.stored.keys().chain(other.stored.keys()).collect();
-        let differing = keys.into_iter().filter(|key| self.stored.get(*key) != other.stored.get(*key));
-        let shown =
-            differing.map(|key| format!("{key}: {:?} -> {:?}", self.stored.get(key), other.stored.get(key)));
-        shown.collect::<Vec<_>>().join("; ")
-    }
-
-    /// The phase in a domain's record.
-    pub fn phase(&self, domain: &str) -> Option<&str> {
-        let record = self.stored.get(&format!("vmail-domain.{domain}/record.yaml"))?;
-        record.split("phase:").nth(1)?.split("name: ").nth(1)?.split_whitespace().next()
-    }
-}
-
-/// The value of a ConfigMap without the names and UIDs that each run has of its own, and hashes of them.
-fn without_names(key: &str, value: &str, namespace: &str) -> String {
-    let lines = value.lines();
-    let lines: Vec<String> = match key {
-        CUSTODY_FILE => lines
-            .map(|line| {
-                let fields = line.split(' ').take(3);
-                let fields = fields.map(|field| if field == namespace { "mail" } else { field });
-                fields.collect::<Vec<_>>().join(" ")
-            })
-            .collect(),
-        INDEX_FILE => lines
-            .filter(|line| !["\"revision\"", "\"custody\"", "\"shard-"].iter().any(|own| line.contains(own)))
-            .map(str::to_owned)
-            .collect(),
-        _ => lines
-            .filter(|line| !line.trim_start().starts_with("instance: "))
-            .map(|line| line.replace(&format!("namespace: {namespace}"), "namespace: mail"))
-            .collect(),
-    };
-    lines.join("\n")
-}
-
-/// Times, and what is made of them.
-fn without_times(text: &str) -> String {
-    let words = text.split_inclusive([' ', '\n', ';', '"']);
-    words
-        .map(|word| {
-            let is_time = word.starts_with("at=")
-                || word.starts_with("instance=")
-                || (word.len() > 18 && word.contains('T') && word.contains(':') && word.starts_with("20"));
-            if is_time { "TIME ".to_owned() } else { word.to_owned() }
-        })
-        .collect()
-}
-
-/// Writes the projected volume whenever the pod is poked.
-pub async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf, cell: &'static str) {
-    let mut poked = String::new();
-    loop {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let Ok(pod) = pods.get(&format!("vmail-postfix-{cell}-0")).await else { continue };
-        let annotations = pod.metadata.annotations.unwrap_or_default();
-        let Some(value) = annotations.get("vmail.dev/revision").filter(|value| **value != poked) else {
-            continue;
-        };
-        let mut files = BTreeMap::new();
-        let Ok(all) = maps.list(&ListParams::default()).await else { continue };
-        for map in all.items {
-            let name = map.metadata.name.unwrap_or_default();
-            if !name.starts_with(&format!("vmail-{cell}-")) {
-                continue;
-            }
-            files
-                .extend(map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes())));
-            files.extend(map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)));
-        }
-        poked.clone_from(value);
-        let volume = volume.clone();
-        let _ = tokio::task::spawn_blocking(move || mount_files(&volume, &files)).await;
-    }
 }

@@ -1,10 +1,9 @@
 //! A domain goes out of the tables while a message of the last moment waits for its Maildir.
 
 use std::fs;
-use std::os::unix::fs::chown;
 
 use crate::mail::messages;
-use crate::pod::{Pod, set_mode, wait};
+use crate::pod::{Pod, wait};
 use crate::revision::Wanted;
 
 #[test]
@@ -21,19 +20,14 @@ fn what_was_taken_last_is_delivered_before_a_domain_goes() {
     for after in [others, of_another_class] {
         before.mount(&pod.volumes.revision());
         pod.wait_for_revision(&before);
-        let maildir = pod.volumes.vmail().join("out.example/you");
-        fs::create_dir_all(&maildir).unwrap();
-        set_mode(&maildir, 0o700);
-        chown(maildir.parent().unwrap(), Some(2000), Some(2000)).unwrap();
-        // Nothing can be delivered.
-        chown(&maildir, Some(0), Some(0)).unwrap();
+        let maildir = pod.volumes.hold("you@out.example");
         let id = pod.smtp().send("you@out.example", "last");
         wait("a first try", || pod.log().contains(&format!("{id}: to=<you@out.example>")).then_some(()));
 
         after.mount(&pod.volumes.revision());
         wait("the end of taking mail", || pod.rcpt("you@out.example").starts_with("450 4.2.1").then_some(()));
         assert!(pod.rcpt("you@one.example").starts_with("250"));
-        chown(&maildir, Some(2000), Some(2000)).unwrap();
+        pod.volumes.release("you@out.example");
         pod.postfix(&["postqueue", "-f"]);
         pod.wait_for_revision(&after);
         let last = ("you@out.example".to_owned(), "last".to_owned());

@@ -1,10 +1,9 @@
 //! A mailbox is deleted while mail for it is queued, or on its way in.
 
 use std::fs;
-use std::os::unix::fs::chown;
 
 use crate::mail::messages;
-use crate::pod::{Pod, Volumes, set_mode, wait};
+use crate::pod::{Pod, Volumes, wait};
 use crate::revision::Wanted;
 
 const GONE: &str = "gone@one.example";
@@ -43,12 +42,7 @@ fn what_is_queued_for_a_deleted_mailbox_is_delivered_before_its_policy_is_follow
     before.mount(&volumes.revision());
     let pod = Pod::start(volumes, &quick);
     pod.wait_for_revision(&before);
-    let maildir = pod.volumes.vmail().join("one.example/gone");
-    fs::create_dir_all(&maildir).unwrap();
-    set_mode(&maildir, 0o700);
-    chown(maildir.parent().unwrap(), Some(2000), Some(2000)).unwrap();
-    // Nothing can be delivered.
-    chown(&maildir, Some(0), Some(0)).unwrap();
+    let maildir = pod.volumes.hold(GONE);
     let ids = [GONE, "Gone+tag@one.example"].map(|address| pod.smtp().send(address, "queued"));
     for id in ids {
         wait("a first try", || pod.log().contains(&format!("{id}: to=<")).then_some(()));
@@ -65,7 +59,7 @@ fn what_is_queued_for_a_deleted_mailbox_is_delivered_before_its_policy_is_follow
     pod.wait_for_revision(&after);
     assert!(pod.rcpt(GONE).starts_with("550 5.1.1"));
     pod.wait_for_report("the mailbox that waits for its end", |report| report.kept.waiting == 1);
-    chown(&maildir, Some(2000), Some(2000)).unwrap();
+    pod.volumes.release(GONE);
     wait("the mail in the archive", || arrives(&pod, ".archive", "queued"));
     wait("an empty queue", || pod.postfix(&["postqueue", "-j"]).is_empty().then_some(()));
     assert!(!maildir.exists());
@@ -97,17 +91,13 @@ fn the_next_owner_waits_for_his_predecessors_mail() {
     let owners = without.files["custody"].clone() + "gone@one.example other Retain 3\n";
     let after = without.mailbox(GONE).custody(&owners);
     let pod = Pod::serving(&before);
-    let maildir = pod.volumes.vmail().join("one.example/gone");
-    fs::create_dir_all(&maildir).unwrap();
-    set_mode(&maildir, 0o700);
-    chown(maildir.parent().unwrap(), Some(2000), Some(2000)).unwrap();
-    chown(&maildir, Some(0), Some(0)).unwrap();
+    pod.volumes.hold(GONE);
     let id = pod.smtp().send(GONE, "his");
     wait("a first try", || pod.log().contains(&format!("{id}: to=<")).then_some(()));
     after.mount(&pod.volumes.revision());
     pod.wait_for_report("the wait", |report| report.kept.held_back.contains(GONE));
     assert!(pod.rcpt(GONE).starts_with("450"));
-    chown(&maildir, Some(2000), Some(2000)).unwrap();
+    pod.volumes.release(GONE);
     wait("his mail in the archive", || arrives(&pod, ".archive", "his"));
     wait("the mailbox of the other", || pod.rcpt(GONE).starts_with("250").then_some(()));
     pod.smtp().send(GONE, "new");

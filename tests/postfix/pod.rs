@@ -1,24 +1,30 @@
 //! A stand-in for the Postfix pod: the image's root file system, read-only, with namespaces of its own, the
 //! capabilities that the chart gives, and our binary as process 1.
 
-use std::collections::BTreeMap;
+// By their paths, since others take this file by its path too.
+#[path = "session.rs"]
+mod session;
+#[path = "volumes.rs"]
+mod volumes;
+
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tempfile::TempDir;
 use vmail_operator::revision::Report;
 
 use crate::revision::Wanted;
+
+pub use session::Smtp;
+pub use volumes::Volumes;
 
 /// How long a test waits for something to become true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,126 +56,6 @@ mount -o remount,ro root
 exec $UNDER chroot root setpriv --bounding-set="-all,$CAPABILITIES" --inh-caps=-all --no-new-privs \
   /usr/local/bin/vmail-operator agent "$@"
 "#;
-
-/// The files that outlive a pod: what is mounted, and its two volumes.
-pub struct Volumes {
-    sand: Arc<TempDir>,
-}
-
-impl Volumes {
-    pub fn new() -> Self {
-        let sand = tempfile::Builder::new().prefix("vmail-pod").tempdir().unwrap();
-        for name in ["mnt", "etc", "etc/revision", "vmail", "spool"] {
-            fs::create_dir(sand.path().join(name)).unwrap();
-        }
-        chown(sand.path().join("vmail"), Some(0), Some(2000)).unwrap();
-        for (name, mode) in [("vmail", 0o2770), ("spool", 0o2775)] {
-            set_mode(&sand.path().join(name), mode);
-        }
-        fs::write(sand.path().join("token"), TOKEN).unwrap();
-        fs::create_dir(sand.path().join("etc/token")).unwrap();
-        fs::write(sand.path().join("etc/token/token"), format!("{TOKEN}\n")).unwrap();
-        Self { sand: Arc::new(sand) }
-    }
-
-    /// The same, for another pod beside this one.
-    pub fn shared(&self) -> Self {
-        Self { sand: self.sand.clone() }
-    }
-
-    /// New ones, with a copy of what is on the two volumes.
-    pub fn copy(&self) -> Self {
-        self.copy_of(&["vmail", "spool"])
-    }
-
-    /// The same, and what is mounted.
-    pub fn copy_with_mounts(&self) -> Self {
-        self.copy_of(&["etc", "vmail", "spool"])
-    }
-
-    fn copy_of(&self, names: &[&str]) -> Self {
-        let copy = Self::new();
-        for name in names {
-            let paths = [self.sand.path().join(name), copy.sand.path().join(name)];
-            let copied = Command::new("cp").arg("-aT").args(paths).status();
-            assert!(copied.as_ref().is_ok_and(ExitStatus::success), "{name}: {copied:?}");
-        }
-        copy
-    }
-
-    /// The volume with the queue and the last good revision.
-    pub fn spool(&self) -> PathBuf {
-        self.sand.path().join("spool")
-    }
-
-    pub fn revision(&self) -> PathBuf {
-        self.sand.path().join("etc/revision")
-    }
-
-    pub fn vmail(&self) -> PathBuf {
-        self.sand.path().join("vmail")
-    }
-
-    /// The file with the token of the report.
-    pub fn token(&self) -> PathBuf {
-        self.sand.path().join("etc/token/token")
-    }
-
-    /// Where the Secret with the certificate is mounted; not there unless a test makes it.
-    pub fn tls(&self) -> PathBuf {
-        self.sand.path().join("etc/tls")
-    }
-
-    /// How a path of the pod is called outside of its root, in its mount namespace.
-    pub fn seen_from_the_pod(&self, path: &str) -> PathBuf {
-        self.sand.path().join("mnt/root").join(path)
-    }
-
-    /// Where strace(1) writes to.
-    pub fn steps(&self) -> PathBuf {
-        self.sand.path().join("steps")
-    }
-
-    /// Whether strace(1) saw somebody killed.
-    pub fn saw_a_kill(&self) -> bool {
-        fs::read_to_string(self.steps()).is_ok_and(|steps| steps.contains("killed by SIGKILL"))
-    }
-
-    /// The system call that strace(1) saw last.
-    pub fn last_step(&self) -> String {
-        let steps = fs::read_to_string(self.steps()).unwrap_or_default();
-        let mut calls = steps.lines().filter(|line| line.contains('('));
-        let sand = self.sand.path().display().to_string() + "/mnt/root/";
-        calls.next_back().unwrap_or_default().replace(&sand, "")
-    }
-
-    /// What strace(1) saw, in its order: each system call, and that some thread made it for the n-th time. It counts so
-    /// too.
-    pub fn steps_of_each_thread(&self) -> Vec<(String, usize)> {
-        let steps = fs::read_to_string(self.steps()).unwrap();
-        let (mut made, mut seen) = (BTreeMap::new(), Vec::new());
-        for line in steps.lines() {
-            let Some((thread, rest)) = line.split_once(' ') else { continue };
-            let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
-            let count = made.entry((thread, call)).or_insert(0);
-            *count += 1;
-            let step = (call.to_owned(), *count);
-            if !seen.contains(&step) {
-                seen.push(step);
-            }
-        }
-        seen
-    }
-
-    /// What the pod wrote, also after its end.
-    pub fn log_text(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
-    }
-
-    fn log(&self) -> PathBuf {
-        self.sand.path().join("log")
-    }
-}
 
 pub fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
@@ -358,17 +244,7 @@ impl Pod {
 
     /// The lines of the answer to EHLO on port 25.
     pub fn ehlo(&self) -> Vec<String> {
-        let mut session = self.smtp();
-        session.stream.get_mut().write_all(b"EHLO client.example\r\n").unwrap();
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            session.stream.read_line(&mut line).unwrap();
-            lines.push(line.trim_end().to_owned());
-            if line.get(3..4) != Some("-") {
-                return lines;
-            }
-        }
+        self.smtp().ask_for_lines("EHLO client.example")
     }
 
     /// What master.pid says: another number after a restart of Postfix.
@@ -476,77 +352,6 @@ fn try_wait<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
             return None;
         }
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// An SMTP session.
-pub struct Smtp {
-    stream: BufReader<TcpStream>,
-    sender: bool,
-}
-
-impl Smtp {
-    pub fn greeted(stream: TcpStream) -> Self {
-        let (mut session, greeting) = Self::begun(stream);
-        assert!(greeting.starts_with("220 "), "{greeting}");
-        session.hello();
-        session
-    }
-
-    /// A session that said nothing yet, and what it was greeted with.
-    pub fn begun(stream: TcpStream) -> (Self, String) {
-        let mut session = Self { stream: BufReader::new(stream), sender: false };
-        let greeting = session.reply();
-        (session, greeting)
-    }
-
-    pub fn hello(&mut self) {
-        assert!(self.ask("EHLO client.example").starts_with("250"));
-    }
-
-    /// The connection, once all that was said is read.
-    pub fn into_stream(self) -> TcpStream {
-        self.stream.into_inner()
-    }
-
-    fn reply(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            self.stream.read_line(&mut line).unwrap();
-            if line.get(3..4) != Some("-") {
-                return line.trim_end().to_owned();
-            }
-        }
-    }
-
-    /// Whether the server hung up.
-    pub fn is_over(&mut self) -> bool {
-        self.stream.fill_buf().map_or(true, |rest| rest.is_empty() || rest.starts_with(b"421"))
-    }
-
-    pub fn ask(&mut self, command: &str) -> String {
-        // In one piece: the second would wait for the acknowledgement of the first.
-        self.stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).unwrap();
-        self.reply()
-    }
-
-    pub fn rcpt(&mut self, address: &str) -> String {
-        if !self.sender {
-            assert!(self.ask("MAIL FROM:<sender@elsewhere.example>").starts_with("250"));
-            self.sender = true;
-        }
-        self.ask(&format!("RCPT TO:<{address}>"))
-    }
-
-    /// Sends one small message, and gives its queue id.
-    pub fn send(mut self, address: &str, subject: &str) -> String {
-        let reply = self.rcpt(address);
-        assert!(reply.starts_with("250"), "{address}: {reply}");
-        assert!(self.ask("DATA").starts_with("354"));
-        let reply = self.ask(&format!("Subject: {subject}\r\n\r\nhello\r\n."));
-        assert!(reply.starts_with("250"), "{address}: {reply}");
-        self.ask("QUIT");
-        reply.rsplit(' ').next().unwrap_or_default().to_owned()
     }
 }
 

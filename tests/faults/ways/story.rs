@@ -1,8 +1,6 @@
 //! What all ways have in common: a client that sends the whole time, somebody who watches, and the count in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::chown;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +11,6 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::Way;
-use crate::pod::set_mode;
 use crate::traffic::{Queued, SENDER, Traffic, delivered, queue};
 use crate::watch::{Watch, names_us, resolver};
 use crate::world::World;
@@ -153,23 +150,13 @@ impl<'a> Story<'a> {
         tokio::task::spawn_blocking(move || pod.rcpt(&address)).await.expect("an answer")
     }
 
-    fn maildir(&self, address: &str) -> PathBuf {
-        let (local, domain) = address.split_once('@').expect("an address");
-        self.world.pod.volumes.vmail().join(domain).join(local)
-    }
-
-    /// Delivers nothing into this Maildir, until it is released: it belongs to somebody else.
+    /// Delivers nothing into this Maildir, until it is released.
     pub fn hold(&self, address: &str) {
-        let maildir = self.maildir(address);
-        let domain = maildir.parent().expect("the domain's");
-        std::fs::create_dir_all(&maildir).expect("a directory");
-        chown(domain, Some(2000), Some(2000)).expect("given");
-        chown(&maildir, Some(0), Some(0)).expect("taken");
-        set_mode(&maildir, 0o700);
+        self.world.pod.volumes.hold(address);
     }
 
     pub fn release(&self, address: &str) {
-        chown(self.maildir(address), Some(2000), Some(2000)).expect("given back");
+        self.world.pod.volumes.release(address);
     }
 
     async fn queue(&self) -> Vec<Queued> {
