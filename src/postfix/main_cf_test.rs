@@ -77,7 +77,7 @@ fn a_host_name_cannot_set_another_parameter() {
 }
 
 #[test]
-fn the_probe_listener_differs_from_the_public_one_in_error_limits_alone() {
+fn the_probe_listener_differs_from_the_public_one_in_error_limits_and_its_cleanup_alone() {
     let text = master_cf(false);
     let services: Vec<String> = text.replace("\n  ", " ").lines().map(str::to_owned).collect();
     let probe = services.iter().find(|line| line.starts_with(PROBE_LISTENER)).unwrap();
@@ -86,8 +86,12 @@ fn the_probe_listener_differs_from_the_public_one_in_error_limits_alone() {
     assert!(services.contains(&"smtp inet n - n - - smtpd".to_string()));
     for option in options.split(" -o ") {
         let name = option.trim().split('=').next().unwrap();
-        assert!(name.contains("error") || name == "smtpd_junk_command_limit", "{name}");
+        let others = ["smtpd_junk_command_limit", "cleanup_service_name"];
+        assert!(name.contains("error") || others.contains(&name), "{name}");
     }
+    // Which differs in how long it waits.
+    assert!(services.contains(&"cleanup unix n - n - 0 cleanup".to_string()));
+    assert!(services.contains(&"probe unix n - n - 0 cleanup -o in_flow_delay=0".to_string()));
 }
 
 /// `default_process_limit` is for sessions, and as many deliveries would not fit into the pod's memory.

@@ -52,3 +52,19 @@ fn port_25_opens_with_the_first_revision_and_mail_arrives() {
     assert_eq!((found.uid(), found.gid()), (2000, 2000));
     assert!(fs::read_to_string(file).unwrap().contains("Subject: first"));
 }
+
+/// More than there are tokens for messages on their way in, of which each proof takes one ([`master_cf`]).
+///
+/// [`master_cf`]: vmail_operator::postfix::main_cf::master_cf
+#[test]
+fn a_thousand_domains_are_proved_at_once() {
+    let domains = (0..1000).map(|number| format!("d{number}.example"));
+    let wanted = domains.fold(Wanted::empty(), |wanted, domain| {
+        wanted.bare_domain(&domain).alias(&format!("postmaster@{domain}"), "you@elsewhere.example")
+    });
+    let pod = Pod::serving(&wanted);
+    let report = pod.report().unwrap();
+    assert!(report.domains.len() == 1000 && report.domains.values().all(|proof| proof.accepted));
+    let log = pod.log();
+    assert!(!log.contains("not proved"), "{log}");
+}
