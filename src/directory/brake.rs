@@ -126,6 +126,19 @@ pub fn keep(after: &mut Directory, before: &Directory, held: &BTreeSet<Address>,
         specs.map(|spec| (&spec.address, &spec.targets)).collect();
     let mut back: BTreeSet<Address> = held.clone();
     loop {
+        // Refused before, as an alias is that closed a loop through what is kept, so that its mail was a catch-all's: it
+        // leads nowhere merely while that is away.
+        let led_to_back = |address: &&Address| {
+            let targets = declared.get(address).copied().into_iter().flatten();
+            !before.dead.contains(*address)
+                && !before.aliases.contains_key(*address)
+                && targets.flat_map(Address::lookup_order).any(|key| back.contains(&key))
+        };
+        let refused: Vec<Address> = after.dead.iter().filter(led_to_back).cloned().collect();
+        for address in &refused {
+            after.dead.remove(address);
+        }
+        back.extend(refused);
         let mut led = Vec::new();
         for (address, targets) in &before.aliases {
             let present = after.aliases.get(address);
