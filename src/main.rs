@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 use vmail_operator::{agent, command, import, operator};
 
 /// Postfix virtual mail domains on Kubernetes, published in DNS once proved.
@@ -109,10 +110,12 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn std::error::E
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work))
 }
 
-/// JSON in a cluster, readable on a terminal.
+/// JSON in a cluster, readable on a terminal. A step that is a span, of the target `timing`, is told when it ends, with the
+/// time that it took.
 fn start_logs() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = logs.with_span_events(FmtSpan::CLOSE);
     if std::io::stderr().is_terminal() {
         logs.init();
     } else {

@@ -35,6 +35,7 @@ const PROGRAM: Duration = Duration::from_secs(20);
 /// # Errors
 /// When a program of Postfix's cannot take it, with what it said. It may pass later: a program may also want for memory
 /// or room on the disk.
+#[tracing::instrument(target = "timing", level = "debug", skip_all)]
 pub async fn check(
     layout: &Layout,
     next: &Revision,

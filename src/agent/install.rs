@@ -99,6 +99,7 @@ pub fn stage_configuration(
 }
 
 /// Compiles what differs between `live` and `next`.
+#[tracing::instrument(target = "timing", level = "debug", skip_all, name = "compile")]
 pub async fn stage(layout: &Layout, live: Option<&Revision>, next: &Revision) -> Result<Staged, Refusal> {
     let failed = |error: io::Error| Refusal {
         passing: true,

@@ -306,6 +306,7 @@ impl Keeper {
         }
     }
 
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, fields(revision = next.index.revision))]
     async fn install(&mut self, next: Revision) -> Result<(), AgentError> {
         let before = self.live.take();
         let started = Instant::now();
@@ -381,6 +382,7 @@ impl Keeper {
     }
 
     /// Asks about these domains until each has an answer that counts, or time is up.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, fields(domains = lines.len()))]
     async fn prove(&mut self, mut lines: Vec<DomainLine>, patience: Duration) {
         let Some(live) = &self.live else { return };
         let deadline = Instant::now() + patience;

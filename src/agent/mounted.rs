@@ -102,6 +102,7 @@ pub fn index_text(directory: &Path) -> Result<String, ReadError> {
 }
 
 /// Reads the revision below `directory`, where `text` is its index.
+#[tracing::instrument(target = "timing", level = "debug", skip_all)]
 pub fn read(directory: &Path, text: &str) -> Result<Revision, ReadError> {
     let incomplete = |message: String| ReadError::Incomplete(message);
     let any: AnyIndex =

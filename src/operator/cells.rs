@@ -123,6 +123,7 @@ impl Cell {
     ///
     /// # Errors
     /// When a parameter of the configuration is not allowed, or the tables are too large.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, fields(cell = self.name))]
     pub fn render(
         &mut self,
         directory: &Arc<Directory>,

@@ -230,3 +230,29 @@ pub fn content_hashes(map: &ConfigMap) -> BTreeMap<String, String> {
     let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), content_hash(&value.0)));
     text.chain(binary).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(data: &[(&str, &str)]) -> ConfigMap {
+        let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let metadata = ObjectMeta { name: Some("vmail-default-tables".to_owned()), ..ObjectMeta::default() };
+        ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
+    }
+
+    fn stands(map: &ConfigMap) -> Present {
+        [("vmail-default-tables".to_owned(), (1, content_hashes(map)))].into()
+    }
+
+    /// It stays when ours are applied, so that whoever wrote them again for it would write for ever.
+    #[test]
+    fn a_key_of_somebody_else_is_no_reason_to_write() {
+        let ours = map(&[("virtual_mailbox_maps", "you@example.org example.org/you/\n")]);
+        let mut with_theirs = ours.clone();
+        with_theirs.data.get_or_insert_default().insert("notes".to_owned(), "mine".to_owned());
+        assert!(is_standing(&stands(&ours), &ours) && is_standing(&stands(&with_theirs), &ours));
+        assert!(!is_standing(&stands(&map(&[("virtual_mailbox_maps", "")])), &ours));
+        assert!(!is_standing(&stands(&map(&[])), &ours) && !is_standing(&Present::new(), &ours));
+    }
+}

@@ -198,6 +198,7 @@ impl Publisher {
         });
     }
 
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, name = "dns", fields(domain = record.domain, task = task.verb()))]
     async fn carry_out(&self, record: &Record, task: &DnsTask, hostname: &str) -> Result<Found, Refusal> {
         match task {
             DnsTask::Publish { mx, zone, adopt } => {

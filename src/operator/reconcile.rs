@@ -257,6 +257,7 @@ impl Reconciler {
         all.min().map_or(now + TURN_EVERY, |at| at.max(now + Duration::from_millis(20)))
     }
 
+    #[tracing::instrument(target = "timing", level = "debug", skip_all)]
     async fn pass(&mut self) {
         self.hold_domains();
         self.settle_records().await;

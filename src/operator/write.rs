@@ -178,6 +178,7 @@ impl Writer {
     }
 
     /// Makes the kubelet of a pod refresh mounted ConfigMaps now. The same value twice does nothing.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, fields(pod))]
     pub async fn poke(&self, pod: &str, value: &str) -> Result<(), WriteError> {
         let patch = Patch::Merge(json!({ "metadata": { "annotations": { POKE_ANNOTATION: value } } }));
         let params = PatchParams::default();

@@ -18,6 +18,7 @@ const LAST_SESSIONS: Duration = Duration::from_secs(10);
 impl Keeper {
     /// Takes no more mail for what is delivered no more, waits for the rest of it, and then puts a staged revision into
     /// place.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, name = "put")]
     pub(super) async fn close_and_switch(
         &mut self,
         closing: Option<Closing>,
@@ -56,6 +57,7 @@ impl Keeper {
     /// A new `main.cf` or `master.cf` is read by every process that starts from then on, so the public port
     /// is closed before it is there, and opened when the answer to a stranger's question is no. Tables
     /// alone cannot open a relay: they name each domain.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all)]
     pub(super) async fn switch(
         &mut self,
         before: Option<&Revision>,
@@ -92,6 +94,7 @@ impl Keeper {
     }
 
     /// Asks as a stranger until there is an answer that counts.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, name = "relay")]
     pub(super) async fn stranger(&self, next: &Revision, address: &str) -> Result<(), Refusal> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -142,6 +145,7 @@ impl Keeper {
     }
 
     /// Configures and reloads Postfix, and waits until it serves just this.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all)]
     pub(super) async fn reload(&mut self, revision: &Revision, listen: Listen) -> Result<(), Refusal> {
         let mark = self.configure(revision, listen)?;
         self.postfix.reload().map_err(|error| Refusal::new("Start", error))?;

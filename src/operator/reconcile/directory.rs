@@ -15,6 +15,7 @@ impl Reconciler {
     }
 
     /// Moves the records on until they stand still; what is served then follows from them.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, name = "records")]
     pub(super) async fn settle_records(&mut self) {
         for _ in 0..STEPS {
             let directory = self.directory();
@@ -29,6 +30,7 @@ impl Reconciler {
     }
 
     /// What the rules make of all that is known now.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, name = "rules")]
     fn directory(&mut self) -> Arc<Directory> {
         let changes = std::mem::take(&mut self.index.changes);
         if changes.is_empty() {

@@ -70,6 +70,7 @@ impl Reconciler {
     }
 
     /// Writes ConfigMaps side by side, and the last one, the index, when all others are there; whether all are.
+    #[tracing::instrument(target = "timing", level = "debug", skip_all, name = "write", fields(cell, maps = maps.len()))]
     async fn write_maps(&mut self, cell: &str, maps: &[ConfigMap]) -> bool {
         let Some((last, first)) = maps.split_last() else { return true };
         for some in [first, std::slice::from_ref(last)] {
