@@ -126,6 +126,42 @@ cmd_images() {
     say "the images are loaded"
 }
 
+# make_release WORK DIRECTORY BINARY VERSION: archives that differ in nothing when their content does not, each with a list of
+# its Debian packages.
+make_release() {
+    local directory=$2 binary=$3 version=$4 target name container
+    mkdir -p "$1/context"
+    ensure_base_image
+    cp "$binary" "$1/context/vmail-operator"
+    for target in operator postfix; do
+        name=vmail-operator
+        [[ $target == operator ]] || name+=-$target
+        say "building $name:$version"
+        # Without the layers of another day.
+        in_store build --no-cache --timestamp "$SOURCE_DATE_EPOCH" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" \
+            -f "$IMAGES/Containerfile" --target "$target" --build-arg "BASE=$(base_image)" --build-arg BINARY=prebuilt \
+            -t "localhost/$name:$version" "$1/context" >"$CACHE/images/$target.log" 2>&1 \
+            || die "the image target '$target' could not be built; the log is $CACHE/images/$target.log"
+        in_store push -q "localhost/$name:$version" "oci:$1/$name:$version" >/dev/null
+        tar -C "$1/$name" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf "$directory/$name-$version.oci.tar" .
+        container=$(in_store from "localhost/$name:$version")
+        # shellcheck disable=SC2016 # expanded by dpkg-query
+        in_store run "$container" -- dpkg-query -W -f '${Package} ${Version} ${Architecture}\n' >"$directory/$name.packages"
+        in_store rm "$container" >/dev/null
+        in_store rmi "localhost/$name:$version" >/dev/null
+    done
+}
+
+cmd_archives() {
+    (($# == 3)) || die "Usage: cluster archives BINARY VERSION DIRECTORY"
+    need buildah
+    local work
+    work=$(mktemp -d "$CACHE/.work.XXXXXX")
+    # shellcheck disable=SC2064 # as it is now
+    trap "rm -rf '$work'" EXIT
+    with_store "$work" make_release "$3" "$1" "$2"
+}
+
 # Each pair is of several hundred megabytes, and there is one for every binary. Two are kept, for going
 # back and forth between versions.
 forget_old_images() {

@@ -27,6 +27,8 @@ dig                                     bind9-dnsutils
 pdns_server                             pdns-server
 /usr/share/doc/pdns-backend-sqlite3     pdns-backend-sqlite3
 sqlite3                                 sqlite3
+jq                                      jq
+git                                     git
 "
 
 POLICY=/usr/sbin/policy-rc.d
