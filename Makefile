@@ -13,6 +13,9 @@ CHART := charts/vmail-operator
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
+CARGO_CYCLONEDX_VERSION := 0.5.9
+CARGO_CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
+
 # The last line of a recipe: what it was, and for how many seconds it ran.
 done = printf '== %s: %s s\n' '$@' "$$SECONDS"
 
@@ -45,8 +48,13 @@ faults: install ## Crash the operator at every write, disturb its answers and vi
 	$(done)
 
 .PHONY: bench
-bench: install ## The operator with 1,000 to 100,000 mailboxes: memory, CPU, writes, time; an hour
-	@cargo bench --locked --bench scale
+bench: install ## Latency, scale and throughput on real parts, into docs/benchmarks.md; an hour
+	@benches/run
+	$(done)
+
+.PHONY: release
+release: install $(CARGO_CYCLONEDX) ## Both images, the chart, lists of what is in them, checksums: into dist/
+	@CARGO_CYCLONEDX='$(CARGO_CYCLONEDX)' images/release dist
 	$(done)
 
 ## The local cluster.
@@ -163,6 +171,11 @@ check-monitoring:
 	@charts/check-monitoring
 	$(done)
 
+.PHONY: check-release
+check-release: install $(CARGO_CYCLONEDX)
+	@CARGO_CYCLONEDX='$(CARGO_CYCLONEDX)' images/check-release
+	$(done)
+
 .PHONY: check-chart
 check-chart: need-go
 	@charts/check
@@ -175,12 +188,15 @@ advisories: $(CARGO_DENY) ## Known vulnerabilities in dependencies (needs the ne
 
 ## Tools.
 
-# Without optimisation: it compiles sooner, and runs for two seconds all the same.
-$(CARGO_DENY): | need-cargo
-	@echo "building cargo-deny $(CARGO_DENY_VERSION) (once, a few minutes)"
+# Without optimisation: they compile sooner, and run for two seconds all the same.
+$(CARGO_DENY) $(CARGO_CYCLONEDX): | need-cargo
+	@directory='$(patsubst %/bin/,%,$(dir $@))'
+	tool='$(notdir $@)'
+	version=$${directory##*-}
+	echo "building $$tool $$version (once, a few minutes)"
 	mkdir -p '$(CACHE)'
 	env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 nice cargo install --quiet --locked --debug \
-	  cargo-deny --version $(CARGO_DENY_VERSION) --root '$(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)'
+	  "$$tool" --version "$$version" --root "$$directory"
 	$(done)
 
 .PHONY: need-cargo

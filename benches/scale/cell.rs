@@ -2,44 +2,54 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as KubePod};
 use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use vmail_operator::revision::{INDEX_FILE, Index, Report};
 
 use crate::forward::forward;
 use crate::kubelet::{create_pod, files};
 use crate::pod::{Pod, TOKEN, Volumes};
+use crate::process::Process;
 use crate::revision::mount_files;
 
 const POD: &str = "vmail-postfix-default-0";
 
 /// When a revision was mounted, and when the agent reported it as live.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
-    pub mounted: Option<Instant>,
-    pub live: Option<Instant>,
+struct Times {
+    mounted: Option<Instant>,
+    live: Option<Instant>,
 }
 
-pub type Revisions = Arc<Mutex<BTreeMap<String, Times>>>;
+type Revisions = Arc<Mutex<BTreeMap<String, Times>>>;
 
 pub struct Cell {
-    pod: Arc<Pod>,
+    pub pod: Arc<Pod>,
     /// The port of this machine that leads to the agent.
     pub agent_port: u16,
-    pub revisions: Revisions,
+    revisions: Revisions,
+    over: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
+    asking: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        // Those who ask the agent hold on to the pod; with its first process everything in it ends.
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.over.store(true, Ordering::Relaxed);
+        // With its first process everything in the pod ends, and so does what waits for its answer.
         let _ = kill(self.pod.process_one(), Signal::SIGKILL);
+        let _ = self.asking.take().map(std::thread::JoinHandle::join);
     }
 }
 
@@ -51,15 +61,38 @@ impl Cell {
         namespaces.create(&PostParams::default(), &of(namespace)).await.expect("a namespace");
         let pods: Api<KubePod> = Api::namespaced(client.clone(), "mail");
         let uid = create_pod(client, "mail", "default").await;
-        let pod = Arc::new(Pod::start(Volumes::new(), &["--settle-seconds", "0", "--pod-uid", &uid]));
+        let pod = Arc::new(Pod::start(Volumes::new(), &["--settle-seconds", "5", "--pod-uid", &uid]));
 
         let revisions = Revisions::default();
         let maps = Api::namespaced(client.clone(), "mail");
-        tokio::spawn(kubelet(pods, maps, pod.volumes.revision(), revisions.clone()));
-        let (asked, noted) = (pod.clone(), revisions.clone());
-        std::thread::spawn(move || note_live(&asked, &noted));
-        let (agent_port, _) = forward(pod.clone()).await;
-        Self { agent_port, pod, revisions }
+        let kubelet = tokio::spawn(kubelet(pods, maps, pod.volumes.revision(), revisions.clone()));
+        let over = Arc::new(AtomicBool::new(false));
+        let (asked, noted, until) = (pod.clone(), revisions.clone(), over.clone());
+        let asking = Some(std::thread::spawn(move || note_live(&asked, &noted, &until)));
+        let (agent_port, forwarding) = forward(pod.clone()).await;
+        Self { pod, agent_port, revisions, over, tasks: vec![kubelet, forwarding], asking }
+    }
+
+    /// The agent: the first that process 1 of the pod started (src/agent/init.rs).
+    pub fn agent(&self) -> Process {
+        let one = self.pod.process_one();
+        let children = std::fs::read_to_string(format!("/proc/{one}/task/{one}/children")).expect("it runs");
+        let first = children.split_whitespace().next().and_then(|id| id.parse().ok());
+        Process(Pid::from_raw(first.expect("an agent")))
+    }
+
+    /// How often Postfix was reloaded.
+    pub fn reloads(&self) -> usize {
+        let (_, text) = self.pod.get("/metrics", None).expect("the agent answers");
+        let line = text.lines().find_map(|line| line.strip_prefix("vmail_agent_reloads_total "));
+        line.and_then(|value| value.parse().ok()).expect("a number")
+    }
+
+    /// The longest that a revision took from mounted to live, since this was asked the last time.
+    pub fn longest_to_live(&self) -> Duration {
+        let revisions = std::mem::take(&mut *self.revisions.lock().expect("not poisoned"));
+        let lasted = revisions.values().filter_map(|times| Some(times.live? - times.mounted?));
+        lasted.max().unwrap_or_default()
     }
 }
 
@@ -94,13 +127,13 @@ async fn kubelet(pods: Api<KubePod>, maps: Api<ConfigMap>, volume: PathBuf, revi
 }
 
 /// Asks the agent what is live, and waits for each change.
-fn note_live(pod: &Pod, revisions: &Revisions) {
+fn note_live(pod: &Pod, revisions: &Revisions, over: &AtomicBool) {
     let mut etag = String::new();
-    loop {
+    while !over.load(Ordering::Relaxed) {
         let answer = pod.get(&format!("/v1/status?after={etag}"), Some(TOKEN));
         let report = answer.ok().and_then(|(_, body)| serde_json::from_str::<Report>(&body).ok());
         let Some(report) = report else {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
             continue;
         };
         etag = report.etag();

@@ -1,29 +1,41 @@
-//! The operator as a process, and what it took of the machine.
+//! The operator as a process, and what it says of itself.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+
+use nix::unistd::Pid;
 
 use crate::apiserver::{ApiServer, User, free_port};
+use crate::process::Process;
 
 pub struct Operator {
     child: Child,
+    pub process: Process,
     port: u16,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
-/// What the operator says of itself, by metric with its labels.
-pub type Metrics = BTreeMap<String, f64>;
+/// What it counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Mailboxes whose condition `Ready` says so.
+    pub ready: usize,
+    /// Statuses that were written.
+    pub statuses: usize,
+    /// Writes of any kind, good or bad, without its Lease.
+    pub writes: usize,
+}
 
 impl Operator {
-    /// Starts the release binary. `dir` has its configuration and the agents' token.
+    /// Starts the release binary, or the one that `VMAIL_OPERATOR` names. `dir` has its configuration and the agents'
+    /// token.
     pub fn start(server: &ApiServer, dir: &Path) -> Self {
         let (port, log) = (free_port(), dir.join("operator.log"));
         let file = File::create(&log).expect("a log");
         let program =
-            std::env::var("VMAIL_OPERATOR").unwrap_or(env!("CARGO_BIN_EXE_vmail-operator").to_owned());
+            std::env::var_os("VMAIL_OPERATOR").unwrap_or(env!("CARGO_BIN_EXE_vmail-operator").into());
         let child = Command::new(program)
             .args(["run", "--namespace", "mail", "--listen", &format!("127.0.0.1:{port}")])
             .arg("--config")
@@ -36,42 +48,42 @@ impl Operator {
             .stderr(file)
             .spawn()
             .expect("the operator starts");
-        Self { child, port, log }
+        let process = Process(Pid::from_raw(child.id().try_into().expect("a process id")));
+        Self { child, process, port, log }
     }
 
+    /// The end of its log.
     pub fn log(&self) -> String {
+        let log = self.whole_log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    fn whole_log(&self) -> String {
         fs::read_to_string(&self.log).expect("a log")
     }
 
     /// Rounds in which tables were written.
     pub fn rounds(&self) -> usize {
-        self.log().matches("\"tables written\"").count()
+        self.whole_log().matches("\"tables written\"").count()
     }
 
-    /// Its metrics; none before it serves them.
-    pub async fn metrics(&self) -> Metrics {
+    /// Nothing before it serves its metrics.
+    pub async fn counts(&self) -> Counts {
         let url = format!("http://127.0.0.1:{}/metrics", self.port);
-        let Ok(answer) = reqwest::get(url).await else { return Metrics::new() };
+        let Ok(answer) = reqwest::get(url).await else { return Counts::default() };
         let text = answer.text().await.unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.rsplit_once(' '));
-        lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
-    }
-
-    /// CPU time that it has taken, in user and kernel mode (proc_pid_stat(5), fields 14 and 15; 100 ticks a second).
-    pub fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
-        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
-        Duration::from_millis(10 * ticks)
-    }
-
-    /// `VmRSS` or `VmHWM` in MiB (proc_pid_status(5)).
-    pub fn memory(&self, field: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with(field)).expect("a field");
-        let kib: f64 =
-            line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
-        kib / 1024.0
+        let metrics: BTreeMap<&str, &str> = lines.collect();
+        let sum = |start: &str| {
+            let those = metrics.iter().filter(|(name, _)| name.starts_with(start));
+            those.map(|(_, value)| value.parse::<usize>().expect("a number")).sum()
+        };
+        Counts {
+            ready: sum("vmail_objects{kind=\"Mailbox\",reason=\"Ready\"}"),
+            statuses: sum("vmail_api_writes_total{what=\"status\""),
+            writes: sum("vmail_api_writes_total{"),
+        }
     }
 }
 
@@ -81,9 +93,4 @@ impl Drop for Operator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The sum of the metrics whose names begin so.
-pub fn sum(metrics: &Metrics, start: &str) -> f64 {
-    metrics.iter().filter(|(name, _)| name.starts_with(start)).map(|(_, value)| value).sum()
 }
