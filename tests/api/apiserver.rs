@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
 use kube::config::AuthInfo;
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const TOKEN: &str = "a-token-for-this-test-alone";
@@ -139,6 +141,32 @@ impl ApiServer {
         let server = Self { processes: vec![etcd, server], client, url, programs, dir };
         server.wait_until_ready().await;
         server
+    }
+
+    /// Creates the definitions of our kinds, and waits until they are served.
+    pub async fn install_crds(&self) {
+        let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        for crd in vmail_operator::api::crds() {
+            let name = crd.metadata.name.clone().expect("a name");
+            api.create(&PostParams::default(), &crd)
+                .await
+                .unwrap_or_else(|error| panic!("{name} is refused: {error}"));
+            let began = Instant::now();
+            loop {
+                let crd = api.get(&name).await.expect("it was created");
+                let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+                if let Some(wrong) =
+                    conditions.iter().find(|c| c.type_ == "NonStructuralSchema" && c.status == "True")
+                {
+                    panic!("{name}: {}", wrong.message.clone().unwrap_or_default());
+                }
+                if conditions.iter().any(|c| c.type_ == "Established" && c.status == "True") {
+                    break;
+                }
+                assert!(began.elapsed() < Duration::from_secs(30), "{name} is not established");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 
     /// URL and token of the admin, for tests/faults.

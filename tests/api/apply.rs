@@ -8,7 +8,6 @@ use vmail_operator::api::{MailAlias, MailDomain, Mailbox};
 use vmail_operator::operator::write::Writer;
 
 use crate::apiserver::{ApiServer, run};
-use crate::install_crds;
 use crate::situations::{Kind, Now, write, writer};
 
 const SERVER_SIDE: &[&str] = &["apply", "--server-side", "--field-manager=gitops", "-f", "-"];
@@ -144,7 +143,7 @@ async fn a_tool_and_the_operator<K: Kind>(tool: &Tool<'_>, writer: &Writer, name
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gitops_tool_and_the_operator_never_fight() {
     let server = ApiServer::start().await;
-    install_crds(&server.client).await;
+    server.install_crds().await;
     let writer = &writer(&server.client).await;
     for (apply, name) in [(SERVER_SIDE, "server-side"), (FORCED, "forced"), (CLIENT_SIDE, "client-side")] {
         let tool = &Tool { server: &server, apply };

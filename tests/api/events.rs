@@ -13,7 +13,6 @@ use serde_json::json;
 use vmail_operator::api::{MailDomain, Mailbox};
 
 use crate::apiserver::{ApiServer, User, built, free_port, run};
-use crate::install_crds;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -146,7 +145,7 @@ async fn versions(server: &ApiServer) -> Vec<Option<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_verdict_is_told_once() {
     let server = ApiServer::start().await;
-    install_crds(&server.client).await;
+    server.install_crds().await;
     for namespace in ["mail", "shop", "thief"] {
         run(server.kubectl().args(["create", "namespace", namespace]), "").expect("created");
     }

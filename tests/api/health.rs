@@ -13,7 +13,6 @@ use vmail_operator::api::{MailAlias, MailDomain, Mailbox};
 use vmail_operator::operator::write::Writer;
 
 use crate::apiserver::{ApiServer, built, run};
-use crate::install_crds;
 use crate::situations::{Kind, Now, create, delete_held, edit, write, writer};
 
 #[derive(Debug, Deserialize)]
@@ -50,7 +49,7 @@ fn now(accepted: Result<(), Reason>, programmed: Result<(), Reason>, published: 
 async fn pipelines_know_when_mail_arrives_and_when_it_never_will() {
     let server = ApiServer::start().await;
     let client = &server.client;
-    install_crds(client).await;
+    server.install_crds().await;
     let writer = &writer(client).await;
     let (pending, refused) =
         (Err(Reason::Pending), |reason| now(Err(reason), Err(Reason::Pending), Err(Reason::Pending)));

@@ -5,7 +5,6 @@ use vmail_operator::api::conditions::Reason;
 use vmail_operator::api::{MailAlias, MailDomain, Mailbox};
 
 use crate::apiserver::{ApiServer, run};
-use crate::install_crds;
 use crate::situations::{Now, create, edit, write, writer};
 
 fn kubectl(server: &ApiServer, arguments: &[&str]) -> Result<String, String> {
@@ -27,7 +26,7 @@ fn table(server: &ApiServer, arguments: &[&str]) -> Vec<Vec<String>> {
 async fn kubectl_shows_what_is_the_case_and_waits_for_it() {
     let server = ApiServer::start().await;
     let client = &server.client;
-    install_crds(client).await;
+    server.install_crds().await;
     let writer = &writer(client).await;
     let conflict = Now {
         accepted: Err(Reason::DomainConflict),

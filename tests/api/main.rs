@@ -12,41 +12,13 @@ mod situations;
 mod strings;
 mod table;
 
-use std::time::{Duration, Instant};
-
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use apiserver::ApiServer;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use table::table;
-
-async fn install_crds(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in vmail_operator::api::crds() {
-        let name = crd.metadata.name.clone().expect("a name");
-        api.create(&PostParams::default(), &crd)
-            .await
-            .unwrap_or_else(|error| panic!("{name} is refused: {error}"));
-        let began = Instant::now();
-        loop {
-            let crd = api.get(&name).await.expect("it was created");
-            let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-            if let Some(wrong) =
-                conditions.iter().find(|c| c.type_ == "NonStructuralSchema" && c.status == "True")
-            {
-                panic!("{name}: {}", wrong.message.clone().unwrap_or_default());
-            }
-            if conditions.iter().any(|c| c.type_ == "Established" && c.status == "True") {
-                break;
-            }
-            assert!(began.elapsed() < Duration::from_secs(30), "{name} is not established");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
 
 fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
     let plural = match kind {
@@ -80,7 +52,7 @@ async fn try_out(client: &Client, kind: &str, object: &DynamicObject) -> kube::R
 async fn rules_of_one_object() {
     let server = ApiServer::start().await;
     let client = &server.client;
-    install_crds(client).await;
+    server.install_crds().await;
 
     let rows = table();
     let mut wrong = Vec::new();

@@ -10,16 +10,13 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as KubePod};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
-use kube::runtime::wait::{await_condition, conditions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-use vmail_operator::revision::INDEX_FILE;
+use vmail_operator::revision::{INDEX_FILE, Index};
 
 use crate::apiserver::ApiServer;
 use crate::fault::Side;
@@ -47,13 +44,7 @@ pub struct Parts {
 impl Parts {
     pub async fn start() -> Self {
         let api = ApiServer::start().await;
-        let definitions: Api<CustomResourceDefinition> = Api::all(api.client.clone());
-        for definition in vmail_operator::api::crds() {
-            let name = definition.metadata.name.clone().expect("a name");
-            definitions.create(&PostParams::default(), &definition).await.expect("let in");
-            let established = await_condition(definitions.clone(), &name, conditions::is_crd_established());
-            timeout(PATIENCE, established).await.expect("in time").expect("established");
-        }
+        api.install_crds().await;
         let pdns = crate::server::server();
         pdns.zone("us.test", "Native").await;
         pdns.put("us.test", HOST, "A", 60, &["192.0.2.1"]).await;
@@ -395,7 +386,7 @@ impl<'a> World<'a> {
             self.revive().await;
             let count = self.tally.lock().expect("not poisoned").writes().len();
             let state = self.state().await;
-            if count != last || !done(&state) || !self.is_mounted().await {
+            if count != last || !done(&state) || !self.is_live().await {
                 (last, since) = (count, Instant::now());
             }
             if since.elapsed() > SILENCE {
@@ -408,12 +399,20 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether the pod sees the tables as they are written: until then a poke is to come.
-    async fn is_mounted(&self) -> bool {
+    /// Whether the agent has the tables as they are written, or refuses them. Until then a poke may be to come, or the
+    /// next tables, which wait for its answer.
+    async fn is_live(&self) -> bool {
         let maps: Api<ConfigMap> = self.namespaced();
         let index = maps.get_opt("vmail-default-index").await.expect("an answer");
         let written = index.and_then(|map| map.data.unwrap_or_default().remove(INDEX_FILE));
-        std::fs::read_to_string(self.pod.volumes.revision().join(INDEX_FILE)).ok() == written
+        let Some(written) = written.and_then(|text| serde_json::from_str::<Index>(&text).ok()) else {
+            return true;
+        };
+        let pod = self.pod.clone();
+        let report = tokio::task::spawn_blocking(move || pod.report()).await;
+        let Ok(Some(report)) = report else { return false };
+        let rejected = report.rejected.map(|rejected| rejected.revision);
+        [report.revision, rejected].contains(&Some(written.revision))
     }
 
     /// Takes the run's objects away, so that the next one does not see them.
