@@ -39,9 +39,7 @@ fn two_cells() {
     let began = Instant::now();
     let cluster = Cluster::up("cells");
     step(began, "the cluster is up");
-    cluster.kubectl(&["create", "namespace", "mail"]).expect("created");
-    let key = format!("--from-file=api-key={}", cluster.env("PDNS_API_KEY_FILE"));
-    cluster.kubectl(&["create", "secret", "generic", "powerdns", "-n", "mail", &key]).expect("created");
+    cluster.make_release_namespace().expect("created");
     cluster.change_rrset("REPLACE", "example.test", "mail2.example.test", "A", SECOND_ADDRESS);
     helm(&cluster, "install", &["--wait", "--timeout=120s"]);
     cluster.apply("mail", FIRST_OBJECTS).expect("applied");

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::smtp::Session;
 
 pub struct Cluster {
@@ -102,12 +104,40 @@ impl Cluster {
         text(child.wait_with_output().expect("it ends"))
     }
 
+    /// The namespace of the release, with the key of the PowerDNS API as the Secret `powerdns`.
+    pub fn make_release_namespace(&self) -> Result<(), String> {
+        self.kubectl(&["create", "namespace", "mail"])?;
+        let key = format!("--from-file=api-key={}", self.env("PDNS_API_KEY_FILE"));
+        self.kubectl(&["create", "secret", "generic", "powerdns", "-n", "mail", &key]).map(drop)
+    }
+
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         self.exec(&[&["kubectl"], arguments].concat(), "")
     }
 
     pub fn helm(&self, arguments: &[&str]) -> Result<String, String> {
         self.exec(&[&["helm"], arguments].concat(), "")
+    }
+
+    /// Values with which the chart runs here, with these images or those of another tag; JSON is YAML, too.
+    pub fn chart_values(&self, other_tag: Option<&str>) -> serde_json::Value {
+        let image = |key: &str| {
+            let (repository, tag) = self.env(key).rsplit_once(':').expect("name:tag");
+            json!({ "repository": repository, "tag": other_tag.unwrap_or(tag) })
+        };
+        json!({
+            "hostname": self.env("MAIL_HOST"),
+            "postmaster": "hostmaster@example.com",
+            "postfix": { "settleSeconds": 0 },
+            "dns": { "powerdns": { "url": self.env("PDNS_URL"), "secretName": "powerdns" } },
+            "service": { "type": "ClusterIP", "externalIPs": [self.env("NODE_IP")] },
+            "image": {
+                "pullPolicy": "Never",
+                "operator": image("IMAGE_OPERATOR"),
+                "postfix": image("IMAGE_POSTFIX"),
+            },
+            "storage": { "vmail": { "size": "1Gi" }, "spool": { "size": "1Gi" } },
+        })
     }
 
     pub fn apply(&self, namespace: &str, yaml: &str) -> Result<String, String> {
@@ -228,12 +258,13 @@ impl Cluster {
             "kubectl get configmaps -n mail -o name",
             "kubectl get endpointslices -n mail -o yaml",
             "kubectl get events -n mail --sort-by=.lastTimestamp",
+            "iptables-save -c",
         ] {
             let command: Vec<&str> = command.split(' ').collect();
             let said = self.exec(&command, "").unwrap_or_else(|error| error);
             eprintln!("--- {}: {}\n{said}", self.name, command.join(" "));
         }
-        for program in ["apiserver", "controllers", "scheduler", "containerd", "kubelet"] {
+        for program in ["apiserver", "controllers", "scheduler", "containerd", "kubelet", "proxy"] {
             let log = format!("{}/log/{program}.log", self.env("CLUSTER_STATE"));
             let said = self.exec(&["tail", "-n", "40", &log], "").unwrap_or_else(|error| error);
             eprintln!("--- {}: {log}\n{said}", self.name);

@@ -5,6 +5,7 @@ mod cells;
 // Parts of it are for tests/live.
 #[allow(dead_code)]
 mod cluster;
+mod pages;
 mod smtp;
 mod tutorial;
 
@@ -40,7 +41,7 @@ fn try_helm(cluster: &Cluster, verb: &str, more: &[&str]) -> Result<String, Stri
         "hostname={},postmaster=hostmaster@example.com,dns.powerdns.url={},dns.powerdns.secretName=powerdns,\
          dns.drainMarginSeconds=3,vanishedSeconds=5,postfix.settleSeconds=0,service.type=ClusterIP,service.externalIPs={{{}}},\
          image.operator.repository={operator},image.operator.tag={operator_tag},image.postfix.repository={postfix},\
-         image.postfix.tag={postfix_tag},image.pullPolicy=Never,storage.vmail.size=1Gi,storage.spool.size=1Gi",
+         image.postfix.tag={postfix_tag},image.pullPolicy=Never,logLevel=info\\,timing=debug,storage.vmail.size=1Gi,storage.spool.size=1Gi",
         cluster.env("MAIL_HOST"),
         cluster.env("PDNS_URL"),
         cluster.env("NODE_IP"),
@@ -57,9 +58,7 @@ fn one_domain_all_the_way() {
     let cluster = Cluster::up("e2e");
     step(began, "the cluster is up");
     let node_ip = cluster.env("NODE_IP").to_owned();
-    cluster.kubectl(&["create", "namespace", "mail"]).expect("created");
-    let key = format!("--from-file=api-key={}", cluster.env("PDNS_API_KEY_FILE"));
-    cluster.kubectl(&["create", "secret", "generic", "powerdns", "-n", "mail", &key]).expect("created");
+    cluster.make_release_namespace().expect("created");
 
     a_pod_that_cannot_start(&cluster);
     step(began, "Postfix cannot start: no MX, and the condition says why");
@@ -75,7 +74,8 @@ fn one_domain_all_the_way() {
     tenancy(&cluster);
     step(began, "what must be refused is refused");
     later_mailbox(&cluster);
-    step(began, "20 mailboxes added later");
+    steps_are_timed(&cluster);
+    step(began, "20 mailboxes added later, and where the time went");
     growth(&cluster);
     step(began, "tables that one ConfigMap cannot hold, and small again: no restart, nobody refused");
     foreign_record(&cluster);
@@ -299,6 +299,24 @@ fn later_mailbox(cluster: &Cluster) {
     assert_eq!(identity(cluster), before, "the pod was restarted");
     assert_eq!(cluster.send("later0@example.org", "to-a-later-mailbox"), 250);
     cluster.expect_mail(POD, "to-a-later-mailbox", &["later0@example.org"]);
+}
+
+/// With `logLevel` at `info,timing=debug`, both programs say how long each step of a change took.
+fn steps_are_timed(cluster: &Cluster) {
+    let steps: [(&str, &[&str]); 2] = [
+        ("deployment/vmail-operator", &["pass", "rules", "render", "write", "poke", "dns"]),
+        (POD, &["read", "check", "compile", "reload", "relay", "prove", "install"]),
+    ];
+    for (of, names) in steps {
+        let log = cluster.kubectl(&["logs", "-n", "mail", of]).expect("a log");
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let closed: Vec<_> = lines.filter(|line| line["target"] == "timing").collect();
+        for name in names {
+            let step = closed.iter().find(|line| line["span"]["name"] == *name);
+            let step = step.unwrap_or_else(|| panic!("{of} does not say how long `{name}` took"));
+            assert!(step["time.busy"].is_string() && step["time.idle"].is_string(), "{step}");
+        }
+    }
 }
 
 /// Tables grow from one ConfigMap into shards, and back.

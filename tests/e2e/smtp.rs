@@ -27,7 +27,11 @@ fn connect(pid: &str, address: SocketAddr) -> Result<TcpStream, String> {
 
 impl Session {
     pub fn open(pid: &str, address: &str) -> Result<Self, String> {
-        let stream = connect(pid, address.parse().map_err(|error| format!("{address}: {error}"))?)?;
+        Self::on(connect(pid, address.parse().map_err(|error| format!("{address}: {error}"))?)?)
+    }
+
+    /// Over a connection that was just made.
+    pub fn on(stream: TcpStream) -> Result<Self, String> {
         stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
         let mut session = Self { stream: BufReader::new(stream) };
         session.expect(220)?;

@@ -79,9 +79,7 @@ fn the_tutorial_says_what_happens() {
     let commands = commands(include_str!("../../docs/tutorial.md"));
     assert!(commands.len() > 10, "{commands:?}");
     let cluster = Cluster::up("tutorial");
-    cluster.kubectl(&["create", "namespace", "mail"]).expect("created");
-    let key = format!("--from-file=api-key={}", cluster.env("PDNS_API_KEY_FILE"));
-    cluster.kubectl(&["create", "secret", "generic", "powerdns", "-n", "mail", &key]).expect("created");
+    cluster.make_release_namespace().expect("created");
     helm(&cluster, "install", &["--wait", "--timeout=120s"]);
     for domain in ["example.org", "example.net"] {
         cluster.change_mx("REPLACE", domain, domain, OLD_MX);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::cluster::Cluster;
 use crate::traffic::{Ledger, Maildirs, Outcome, recipient};
@@ -352,9 +353,7 @@ fn volume(cluster: &Cluster, claim: &str) -> Result<String, String> {
 
 /// Namespace, Secret, chart and examples; ready in the end.
 fn set_up(cluster: &Cluster, version: Version, more: &[&str]) -> Result<(), String> {
-    cluster.kubectl(&["create", "namespace", "mail"])?;
-    let key = format!("--from-file=api-key={}", cluster.env("PDNS_API_KEY_FILE"));
-    cluster.kubectl(&["create", "secret", "generic", "powerdns", "-n", "mail", &key])?;
+    cluster.make_release_namespace()?;
     release(cluster, version, &[&["--wait"], more].concat())?;
     for example in ["example.org.yaml", "example.net.yaml"] {
         let path = source(cluster, version).join("examples").join(example);
@@ -377,25 +376,12 @@ fn source(cluster: &Cluster, version: Version) -> PathBuf {
 }
 
 fn release(cluster: &Cluster, version: Version, more: &[&str]) -> Result<(), String> {
-    let image = |key: &str| {
-        let (repository, current) = cluster.env(key).rsplit_once(':').expect("name:tag");
-        let tag = if version == Version::Previous { "previous" } else { current };
-        format!("{{repository: {repository}, tag: {tag}}}")
-    };
-    let values = format!(
-        "{{hostname: {}, postmaster: hostmaster@example.com, vanishedSeconds: 5,
-           dns: {{drainMarginSeconds: 3, powerdns: {{url: '{}', secretName: powerdns}}}},
-           tenancy: {{rules: [{{namespaces: [tenant, other], domains: ['*.example.test']}}]}},
-           postfix: {{settleSeconds: 0}}, service: {{type: ClusterIP, externalIPs: [{}]}},
-           image: {{pullPolicy: Never, operator: {}, postfix: {}}},
-           storage: {{vmail: {{size: 1Gi}}, spool: {{size: 1Gi}}}}}}",
-        cluster.env("MAIL_HOST"),
-        cluster.env("PDNS_URL"),
-        cluster.env("NODE_IP"),
-        image("IMAGE_OPERATOR"),
-        image("IMAGE_POSTFIX"),
-    );
+    let mut values = cluster.chart_values((version == Version::Previous).then_some("previous"));
+    values["vanishedSeconds"] = json!(5);
+    values["dns"]["drainMarginSeconds"] = json!(3);
+    values["tenancy"] =
+        json!({ "rules": [{ "namespaces": ["tenant", "other"], "domains": ["*.example.test"] }] });
     let chart = source(cluster, version).join("charts/vmail-operator").to_string_lossy().into_owned();
     let fixed = ["helm", "upgrade", "--install", "vmail", &chart, "-n", "mail", "--timeout=240s", "-f", "-"];
-    cluster.exec(&[&fixed, more].concat(), &values).map(drop)
+    cluster.exec(&[&fixed, more].concat(), &values.to_string()).map(drop)
 }
