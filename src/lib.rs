@@ -17,6 +17,7 @@ pub mod import;
 pub mod manifests;
 pub mod metrics;
 pub mod operator;
+mod pair;
 pub mod postfix;
 pub mod records;
 pub mod revision;

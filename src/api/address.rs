@@ -1,10 +1,10 @@
 //! Domains and addresses: one grammar, written twice - as CEL for the API server and as a parser
 //! for everything that did not come through it. A property test holds the two together.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::iter::{once, once_with};
-use std::sync::Arc;
+
+use crate::pair::Pair;
 
 /// CEL: no upper-case letters.
 pub const LOWER_CASE: &str = "self == self.lowerAscii()";
@@ -92,10 +92,9 @@ pub const TARGET_FORM_MESSAGE: &str = "must be plain addresses, such as you@exam
 /// written. Build it with [`Address::own`] or [`Address::target`], so that what is inside can stand in
 /// a Postfix table as nothing but itself.
 ///
-/// It stands in many places for each object, which share its text: domain, `\0`, local part. The `\0` comes before every
-/// character of a domain, so that the order of the texts is the one wanted.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Address(Arc<str>);
+/// It stands in many places for each object, which share its text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(Pair);
 
 impl Address {
     /// An address that this installation may serve, or `None` where the schema would refuse it.
@@ -105,12 +104,7 @@ impl Address {
     }
 
     fn new(local: &str, domain: &str) -> Self {
-        Self([domain, "\0", local].concat().into())
-    }
-
-    fn parts(&self) -> (&str, &str) {
-        // Nothing else makes one.
-        self.0.split_once('\0').unwrap_or_default()
+        Self(Pair::new(domain, local))
     }
 
     /// An address that mail may be sent on to, or `None` where the schema would refuse it.
@@ -134,23 +128,23 @@ impl Address {
 
     /// Whether this is the key of [`Address::catch_all`].
     pub fn is_catch_all(&self) -> bool {
-        self.0.ends_with('\0')
+        self.local().is_empty()
     }
 
     /// The part after the `@`.
     pub fn domain(&self) -> &str {
-        self.parts().0
+        self.0.parts().0
     }
 
     /// The part before the `@`.
     pub fn local(&self) -> &str {
-        self.parts().1
+        self.0.parts().1
     }
 
     /// How Postfix looks up an address of ours: in lower case, first as it is, then without `+tag`, then as any
     /// address of its domain (virtual(5), TABLE SEARCH ORDER).
     pub fn lookup_order(&self) -> impl Iterator<Item = Self> {
-        let (domain, local) = self.parts();
+        let (domain, local) = self.0.parts();
         let lower = local.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| local.to_ascii_lowercase());
         let whole = lower.as_deref().map_or_else(|| self.clone(), |lower| Self::new(lower, domain));
         let base = local.split_once('+').map(|(base, _)| base).filter(|base| !base.is_empty());
@@ -159,22 +153,9 @@ impl Address {
     }
 }
 
-impl Ord for Address {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // Most are compared with themselves.
-        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
-    }
-}
-
-impl PartialOrd for Address {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (domain, local) = self.parts();
+        let (domain, local) = self.0.parts();
         write!(f, "{local}@{domain}")
     }
 }

@@ -79,7 +79,7 @@ fn table(judged: &Judged) -> String {
         let (kind, id) = &said.object;
         let accepted = if said.accepted() { "True" } else { "False" };
         let reason = said.trouble().map_or(Reason::Accepted, |statement| statement.reason);
-        [kind.as_str(), &id.namespace, &id.name, accepted, reason.as_str()]
+        [kind.as_str(), id.namespace(), id.name(), accepted, reason.as_str()]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 5] = std::array::from_fn(width);

@@ -75,8 +75,8 @@ impl<'a> From<&'a Said> for Printed<'a> {
         });
         Self {
             kind: kind.as_str(),
-            namespace: &id.namespace,
-            name: &id.name,
+            namespace: id.namespace(),
+            name: id.name(),
             conditions: conditions.collect(),
         }
     }

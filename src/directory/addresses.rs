@@ -109,9 +109,9 @@ fn mailbox<'a>(
 ) -> Result<(&'a Address, Verdict), Refusal> {
     let (address, domain) = joined(id, object, domains)?;
     undeclared("Mailbox", address, live.get(address), id)?;
-    let alias = declared.get(address).filter(|alias| alias.namespace != id.namespace);
+    let alias = declared.get(address).filter(|alias| alias.namespace() != id.namespace());
     undeclared("MailAlias", address, alias, id)?;
-    shares.take(&id.namespace, &domain.spec.cell, 1, capacity::mailbox(address, &id.namespace))?;
+    shares.take(id.namespace(), &domain.spec.cell, 1, capacity::mailbox(address, id.namespace()))?;
     Ok((address, verdict_in(domain, address)))
 }
 
@@ -170,7 +170,7 @@ fn takes_mailboxes(domain: &ServedDomain) -> Result<(), Refusal> {
 /// Whether no older object of the kind declares the address.
 fn undeclared(kind: &str, address: &Address, older: Option<&ObjectId>, id: &ObjectId) -> Result<(), Refusal> {
     let Some(older) = older else { return Ok(()) };
-    let owner = named(kind, older, &id.namespace);
+    let owner = named(kind, older, id.namespace());
     let message = format!("{address} is already {owner}, which is older; delete one of the two");
     Err(Refusal::new(Reason::AddressConflict, message))
 }
@@ -185,21 +185,21 @@ fn joins<'a>(id: &ObjectId, address: &Address, domains: &'a Domains) -> Result<&
         return Err(Refusal::new(Reason::DomainNotFound, message));
     };
     let allowed = &domain.spec.allowed_namespaces;
-    let joins = id.namespace == domain.namespace
+    let joins = id.namespace() == domain.namespace
         || match allowed.from {
             NamespacesFrom::Same => false,
             NamespacesFrom::All => true,
-            NamespacesFrom::Names => allowed.names.contains(&id.namespace),
+            NamespacesFrom::Names => allowed.names.iter().any(|name| name == id.namespace()),
         };
     if !joins {
         let message = format!(
             "the MailDomain of {} does not let namespace {} join; its owner can add it to spec.allowedNamespaces",
             address.domain(),
-            id.namespace
+            id.namespace()
         );
         return Err(Refusal::new(Reason::NotAllowedByDomain, message));
     }
-    if id.namespace != domain.namespace && RESTRICTED.contains(&address.local()) {
+    if id.namespace() != domain.namespace && RESTRICTED.contains(&address.local()) {
         let message = format!(
             "{address} can be declared only in namespace {}, which answers for the domain",
             domain.namespace
@@ -213,8 +213,8 @@ fn joins<'a>(id: &ObjectId, address: &Address, domains: &'a Domains) -> Result<&
 fn leaves_the_mailbox_its_mail(id: &ObjectId, spec: &AliasSpec, live: &Owners) -> Result<(), Refusal> {
     let address = &spec.address;
     let Some(mailbox) = live.get(address) else { return Ok(()) };
-    let owner = named("Mailbox", mailbox, &id.namespace);
-    let message = if mailbox.namespace != id.namespace {
+    let owner = named("Mailbox", mailbox, id.namespace());
+    let message = if mailbox.namespace() != id.namespace() {
         format!("{address} is {owner}; only that namespace can forward its mail")
     } else if !spec.targets.contains(address) {
         format!(

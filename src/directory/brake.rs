@@ -77,7 +77,7 @@ pub fn missing_addresses(
     asked: &Asked,
 ) -> BTreeSet<Address> {
     let of_another = |(address, id): &(&Address, &ObjectId)| {
-        after.mailboxes.get(*address).is_none_or(|now| now.namespace != id.namespace)
+        after.mailboxes.get(*address).is_none_or(|now| now.namespace() != id.namespace())
     };
     let mailboxes = before.mailboxes.iter().filter(of_another).map(|(address, _)| address);
     let gone = |address: &&Address| !after.aliases.contains_key(*address) && !after.dead.contains(*address);

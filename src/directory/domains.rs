@@ -39,7 +39,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
             let domain = ServedDomain {
                 state: DomainState::Serving,
                 claim: Some(id.clone()),
-                namespace: id.namespace.clone(),
+                namespace: id.namespace().to_owned(),
                 spec: (*spec).clone(),
             };
             served.insert(spec.domain.clone(), domain);
@@ -54,7 +54,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
         let kept = rules
             .records
             .get(domain)
-            .filter(|record| record.namespace == id.namespace && record.in_tables() && !record.withdraw);
+            .filter(|record| record.namespace == id.namespace() && record.in_tables() && !record.withdraw);
         if let Some(record) = kept.filter(|_| !served.contains_key(domain)) {
             let domain_served = ServedDomain {
                 state: DomainState::Serving,
@@ -84,7 +84,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
 impl Rules<'_> {
     /// Whether the domain belongs to the object's namespace already.
     fn owns(&self, id: &ObjectId, spec: &MailDomainSpec) -> bool {
-        self.records.get(&spec.domain).is_some_and(|record| record.namespace == id.namespace)
+        self.records.get(&spec.domain).is_some_and(|record| record.namespace == id.namespace())
     }
 
     /// Whether the object's namespace has a right on the domain.
@@ -106,7 +106,7 @@ fn and_that_it_is_held(
     rules: Rules<'_>,
 ) -> Refusal {
     let record = object.spec.as_ref().ok().and_then(|spec| rules.records.get(&spec.domain));
-    if record.is_some_and(|record| record.held && record.namespace == id.namespace) {
+    if record.is_some_and(|record| record.held && record.namespace == id.namespace()) {
         refusal.message.push_str(
             "; the domain is served as before, because too much would leave service at once, until the administrator confirms it",
         );
@@ -130,11 +130,11 @@ fn in_service(domain: &str, rules: Rules<'_>) -> Result<(), Refusal> {
 fn free(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>, served: &Domains) -> Result<(), Refusal> {
     let domain = &spec.domain;
     if let Some(winner) = served.get(domain).and_then(|served| served.claim.as_ref()) {
-        let owner = named("MailDomain", winner, &id.namespace);
+        let owner = named("MailDomain", winner, id.namespace());
         let message = format!("{domain} is already served for {owner}; delete one of the two");
         return Err(Refusal::new(Reason::DomainConflict, message));
     }
-    match rules.records.get(domain).filter(|record| record.namespace != id.namespace) {
+    match rules.records.get(domain).filter(|record| record.namespace != id.namespace()) {
         None => Ok(()),
         Some(record) => {
             let message = format!(
@@ -174,10 +174,10 @@ fn fits(
     shares: &mut Shares<'_>,
 ) -> Result<(), Refusal> {
     let result = shares.take(
-        &id.namespace,
+        id.namespace(),
         &spec.cell,
         1,
-        capacity::domain(spec, &id.namespace, &rules.config.postmaster),
+        capacity::domain(spec, id.namespace(), &rules.config.postmaster),
     );
     // A lowered quota takes no mail away.
     if rules.serves(id, spec) { Ok(()) } else { result }
@@ -204,18 +204,18 @@ fn permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(
         return Err(Refusal::new(Reason::CellNotFound, message));
     }
     // A rule gates new claims: on a served domain a changed rule must not take mail away.
-    let permits = id.namespace == rules.namespace || rules.config.tenancy.permits(&id.namespace, domain);
+    let permits = id.namespace() == rules.namespace || rules.config.tenancy.permits(id.namespace(), domain);
     if !permits && !rules.serves(id, spec) {
         let message = format!(
             "namespace {} may not claim {domain}: the administrator has to add a rule for it to the chart's value tenancy.rules",
-            id.namespace
+            id.namespace()
         );
         return Err(Refusal::new(Reason::DomainNotPermitted, message));
     }
     // Of a domain that is served, the DNS half alone says so, and leaves what is published.
-    if !spec.dns.managed && !rules.grants(&id.namespace, domain, Right::Unmanaged) && !rules.serves(id, spec)
+    if !spec.dns.managed && !rules.grants(id.namespace(), domain, Right::Unmanaged) && !rules.serves(id, spec)
     {
-        return Err(unmanaged(&id.namespace, domain));
+        return Err(unmanaged(id.namespace(), domain));
     }
     Ok(())
 }
@@ -223,11 +223,11 @@ fn permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Result<(
 /// What is said of a domain that is served although no rule permits it any more.
 fn no_longer_permitted(id: &ObjectId, spec: &MailDomainSpec, rules: Rules<'_>) -> Option<String> {
     let permits =
-        id.namespace == rules.namespace || rules.config.tenancy.permits(&id.namespace, &spec.domain);
+        id.namespace() == rules.namespace || rules.config.tenancy.permits(id.namespace(), &spec.domain);
     (!permits).then(|| {
         format!(
             "the chart's value tenancy.rules no longer lets namespace {} claim {}; it is served until the MailDomain is deleted, and cannot be claimed again after that",
-            id.namespace, spec.domain
+            id.namespace(), spec.domain
         )
     })
 }

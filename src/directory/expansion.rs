@@ -39,7 +39,7 @@ pub fn expand(
     for mut candidate in aliases.candidates {
         let Candidate { id, cell, spec, .. } = &candidate;
         let added = graph.add(&spec.address, &spec.targets, || {
-            shares.take(&id.namespace, cell, spec.targets.len(), capacity::alias(spec))
+            shares.take(id.namespace(), cell, spec.targets.len(), capacity::alias(spec))
         });
         match added {
             Ok(()) => objects.push(candidate),

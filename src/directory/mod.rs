@@ -21,7 +21,7 @@ use capacity::Shares;
 pub use change::Change;
 pub use custody::Claims;
 pub(crate) use domains::unmanaged;
-pub use objects::{AliasSpec, Keeping, Names, Object, ObjectId, Objects, UidStart};
+pub use objects::{AliasSpec, Keeping, Object, ObjectId, Objects, UidStart};
 pub use update::Ties;
 
 use crate::api::MailDomainSpec;
@@ -162,9 +162,9 @@ fn by_age<S>(objects: &BTreeMap<ObjectId, Object<S>>) -> Vec<(&ObjectId, &Object
 
 /// How a user in `namespace` is told of another object: in full only where it may know more than the namespace.
 fn named(kind: &str, id: &ObjectId, namespace: &str) -> String {
-    if id.namespace == namespace {
-        format!("{kind} {}", id.name)
+    if id.namespace() == namespace {
+        format!("{kind} {}", id.name())
     } else {
-        format!("a {kind} in namespace {}", id.namespace)
+        format!("a {kind} in namespace {}", id.namespace())
     }
 }

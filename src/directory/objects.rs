@@ -1,66 +1,53 @@
 //! The objects as the rules see them.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::Deref;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::address::Address;
 use crate::api::{DeletionPolicy, MailAliasSpec, MailDomainSpec, MailboxSpec};
+use crate::pair::Pair;
 
-/// Namespace and name of an object. It stands in many places for each object, which share its text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ObjectId(Arc<Names>);
-
-/// What an [`ObjectId`] says.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Names {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
+/// Namespace and name of an object. Ordered by namespace, then by name.
+///
+/// It stands in many places for each object, which share its text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(Pair);
 
 impl ObjectId {
     /// That of an object with these names.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self(Arc::new(Names { namespace: namespace.into(), name: name.into() }))
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        Self(Pair::new(namespace.as_ref(), name.as_ref()))
     }
 
     /// That of an object with this metadata.
     pub fn of(meta: &ObjectMeta) -> Self {
         Self::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
     }
-}
 
-impl Ord for ObjectId {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // Most are compared with themselves.
-        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        self.0.parts().0
     }
-}
 
-impl PartialOrd for ObjectId {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Deref for ObjectId {
-    type Target = Names;
-
-    fn deref(&self) -> &Names {
-        &self.0
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.0.parts().1
     }
 }
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        let (namespace, name) = self.0.parts();
+        write!(f, "{namespace}/{name}")
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
     }
 }
 

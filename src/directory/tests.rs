@@ -32,7 +32,7 @@ fn id(text: &str) -> ObjectId {
 }
 
 fn object<S>(id: &ObjectId, spec: S) -> Object<S> {
-    let age: i64 = id.name.parse().expect("a number");
+    let age: i64 = id.name().parse().expect("a number");
     let created = Timestamp::from_second(age).expect("valid");
     Object { created, changed: created, deleting: false, spec: Ok(spec) }
 }

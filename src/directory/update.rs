@@ -41,7 +41,11 @@ impl Directory {
             if let Some(verdict) = self.mailbox_verdicts.get(id) {
                 let address = declared.as_ref().filter(|_| verdict.accepted.is_ok())?;
                 let domain = self.domains.get(address.domain())?;
-                shares.give_back(&id.namespace, &domain.spec.cell, capacity::mailbox(address, &id.namespace));
+                shares.give_back(
+                    id.namespace(),
+                    &domain.spec.cell,
+                    capacity::mailbox(address, id.namespace()),
+                );
                 gone.push((id, address.clone()));
             }
         }
@@ -54,8 +58,8 @@ impl Directory {
             if !free || verdict.accepted.is_err() {
                 return None;
             }
-            let bytes = capacity::mailbox(address, &id.namespace);
-            shares.take(&id.namespace, &domain.spec.cell, 1, bytes).ok()?;
+            let bytes = capacity::mailbox(address, id.namespace());
+            shares.take(id.namespace(), &domain.spec.cell, 1, bytes).ok()?;
             come.insert(address.clone(), (id, verdict));
         }
         let touched: BTreeSet<&Address> =

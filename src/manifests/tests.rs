@@ -75,7 +75,7 @@ fn the_namespace_is_filled_in() {
     assert_eq!(found(&text).0, ["Mailbox default/b", "Mailbox team/a"]);
     let mut manifests = Manifests::default();
     manifests.add(Path::new("a.yaml"), MAILBOX, "mail");
-    assert!(manifests.objects.keys().all(|(_, id)| id.namespace == "mail"));
+    assert!(manifests.objects.keys().all(|(_, id)| id.namespace() == "mail"));
 }
 
 #[test]

@@ -200,7 +200,7 @@ impl Index {
                 let spec = self.objects.domains.get(id).and_then(|object| object.spec.as_ref().ok());
                 let domain = spec.map(|spec| &spec.domain).or_else(|| self.objects.undecodable.get(id));
                 let stranger = |domain: &&String| {
-                    self.records.get(*domain).is_some_and(|stored| stored.record.namespace != id.namespace)
+                    self.records.get(*domain).is_some_and(|stored| stored.record.namespace != id.namespace())
                 };
                 self.asked.domains.extend(domain.filter(|domain| !stranger(domain)).cloned());
             }
@@ -360,13 +360,13 @@ impl Index {
     }
 
     fn drop_config_map(&mut self, id: &ObjectId) {
-        self.unreadable_records.remove(&id.name);
-        self.tables.remove(&id.name);
-        self.confirmed.remove(&id.name);
+        self.unreadable_records.remove(id.name());
+        self.tables.remove(id.name());
+        self.confirmed.remove(id.name());
         if let Some(found) = &mut self.found {
-            found.remove(&id.name);
+            found.remove(id.name());
         }
-        if let Some(domain) = objects::record_domain(&id.name) {
+        if let Some(domain) = objects::record_domain(id.name()) {
             self.remove_record(domain);
         }
     }

@@ -212,10 +212,10 @@ where
 
     /// One object, read from the storage and no cache; asked for until there is an answer.
     async fn get(&self, id: &ObjectId) -> Option<K> {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &id.namespace);
+        let api: Api<K> = Api::namespaced(self.client.clone(), id.namespace());
         let mut pause = FIRST_RETRY;
         loop {
-            let why = match timeout(GET_TIMEOUT, api.get_opt(&id.name)).await {
+            let why = match timeout(GET_TIMEOUT, api.get_opt(id.name())).await {
                 Ok(Ok(found)) => {
                     if found.is_none() {
                         info!(resource = self.resource, %id, "deleted, says the API server");

@@ -197,10 +197,10 @@ impl Writer {
             "kind": K::kind(&()),
             "status": status,
         });
-        let api: Api<K> = Api::namespaced(self.client.clone(), &id.namespace);
+        let api: Api<K> = Api::namespaced(self.client.clone(), id.namespace());
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let what = format!("status of {} {id}", K::kind(&()));
-        self.write("status", what, api.patch_status(&id.name, &params, &Patch::Apply(patch))).await
+        self.write("status", what, api.patch_status(id.name(), &params, &Patch::Apply(patch))).await
     }
 
     /// Writes an Event.

@@ -25,7 +25,7 @@ pub fn custody(
     let here = |address: &Address| domains.contains_key(address.domain()) && wanted(address);
     for (address, id) in directory.mailboxes.iter().filter(|(address, _)| here(address)) {
         let Keeping { uid, policy } = directory.keeping.get(address).copied().unwrap_or_default();
-        let _ = write_mailbox(&mut text, address, &id.namespace, policy, uid);
+        let _ = write_mailbox(&mut text, address, id.namespace(), policy, uid);
     }
     text + &claims(directory, cell).to_string()
 }

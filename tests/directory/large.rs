@@ -57,8 +57,7 @@ impl Among {
     }
 
     fn join(&self, all: &mut Objects) {
-        let id =
-            |id: &ObjectId| ObjectId::new(id.namespace.as_str(), format!("n{}-{}", self.number, id.name));
+        let id = |id: &ObjectId| ObjectId::new(id.namespace(), format!("n{}-{}", self.number, id.name()));
         let text = |text: &String| self.address(&Address::target(text).expect("valid")).to_string();
         for (name, object) in &self.objects.domains {
             let spec = |spec: &MailDomainSpec| MailDomainSpec {

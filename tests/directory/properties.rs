@@ -151,7 +151,7 @@ fn a_bad_edit_harms_only_its_object() {
 const LATE: i64 = 1000;
 
 fn newcomer(id: ObjectId) -> ObjectId {
-    ObjectId::new(id.namespace.as_str(), format!("late-{}", id.name))
+    ObjectId::new(id.namespace(), format!("late-{}", id.name()))
 }
 
 fn changed_last<S>(object: Object<S>) -> Object<S> {

@@ -45,9 +45,9 @@ impl Reference {
     pub fn of(objects: &Objects) -> Self {
         let mut this = Self { domains: vec![], mailboxes: vec![], aliases: vec![], implied: vec![] };
         for (_, _, id, spec) in in_order(objects.domains.clone().into_iter()) {
-            let permitted = id.namespace == "mail"
+            let permitted = id.namespace() == "mail"
                 || ["one.example", "two.example"].contains(&spec.domain.as_str())
-                || (id.namespace == "b" && spec.domain.ends_with(".example"));
+                || (id.namespace() == "b" && spec.domain.ends_with(".example"));
             let taken = this.domain(&spec.domain).is_some();
             if permitted && !taken && spec.domain != HOST && spec.cell == "default" {
                 this.domains.push((id, spec));
@@ -78,7 +78,7 @@ impl Reference {
                 let free = self.mailboxes.iter().all(|(_, taken)| *taken != address.to_string());
                 let strangers_alias = declared
                     .iter()
-                    .any(|(_, alias, spec)| spec.address == *address && alias.namespace != id.namespace);
+                    .any(|(_, alias, spec)| spec.address == *address && alias.namespace() != id.namespace());
                 if self.may_join(&id, address)
                     && class == Some(DomainClass::Mailbox)
                     && free
@@ -107,11 +107,13 @@ impl Reference {
 
     fn may_join(&self, id: &ObjectId, address: &Address) -> bool {
         let Some((owner, spec)) = self.domain(address.domain()) else { return false };
-        let same = owner.namespace == id.namespace;
+        let same = owner.namespace() == id.namespace();
         let allowed = match spec.allowed_namespaces.from {
             NamespacesFrom::Same => same,
             NamespacesFrom::All => true,
-            NamespacesFrom::Names => same || spec.allowed_namespaces.names.contains(&id.namespace),
+            NamespacesFrom::Names => {
+                same || spec.allowed_namespaces.names.iter().any(|name| name == id.namespace())
+            }
         };
         allowed && (same || !RESTRICTED.contains(&address.local()))
     }
@@ -120,7 +122,7 @@ impl Reference {
         let address = spec.address.to_string();
         match self.mailboxes.iter().find(|(_, mailbox)| *mailbox == address) {
             None => true,
-            Some((owner, _)) => owner.namespace == id.namespace && spec.targets.contains(&spec.address),
+            Some((owner, _)) => owner.namespace() == id.namespace() && spec.targets.contains(&spec.address),
         }
     }
 

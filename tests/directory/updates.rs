@@ -140,7 +140,7 @@ fn what_changed_is_in_the_shards_of_its_addresses() {
         let mut records = BTreeMap::new();
         for (id, object) in earlier.domains {
             if let Ok(spec) = object.spec {
-                let record = Record::new(&spec.domain.clone(), &id.namespace, spec);
+                let record = Record::new(&spec.domain.clone(), id.namespace(), spec);
                 records.insert(record.domain.clone(), record);
             }
         }
