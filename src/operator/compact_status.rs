@@ -18,15 +18,17 @@ pub struct CompactStatus {
 
 #[derive(Clone, Debug)]
 enum Conditions {
-    /// As the operator writes them: all about one generation.
+    /// As the operator writes them: all about one generation, and where all is well, without messages.
     Own { generation: i64, each: Box<[Own]> },
+    /// The same with messages.
+    Told { generation: i64, each: Box<[(Own, Box<str>)]> },
     /// What somebody else wrote, or another version.
     Other(Box<[Condition]>),
 }
 
-#[derive(Clone, Debug)]
+/// A condition without its message.
+#[derive(Clone, Copy, Debug)]
 struct Own {
-    message: Option<Box<str>>,
     /// When the status changed last, in seconds.
     since: u32,
     kind: u8,
@@ -42,8 +44,12 @@ impl CompactStatus {
         let generation = conditions.first().and_then(|first| first.observed_generation);
         let own = generation.and_then(|generation| {
             let same = conditions.iter().all(|condition| condition.observed_generation == Some(generation));
-            let each = conditions.iter().map(Own::of).collect::<Option<_>>().filter(|_| same)?;
-            Some(Conditions::Own { generation, each })
+            let each: Box<[Own]> = conditions.iter().map(Own::of).collect::<Option<_>>().filter(|_| same)?;
+            if conditions.iter().all(|condition| condition.message.is_empty()) {
+                return Some(Conditions::Own { generation, each });
+            }
+            let messages = conditions.iter().map(|condition| condition.message.as_str().into());
+            Some(Conditions::Told { generation, each: each.into_iter().zip(messages).collect() })
         });
         let conditions = own.unwrap_or_else(|| Conditions::Other(conditions.into()));
         Self { conditions, rest: hash(rest) }
@@ -53,7 +59,10 @@ impl CompactStatus {
     pub fn conditions(&self) -> Vec<Condition> {
         match &self.conditions {
             Conditions::Own { generation, each } => {
-                each.iter().map(|own| own.condition(*generation)).collect()
+                each.iter().map(|own| own.condition(*generation, "")).collect()
+            }
+            Conditions::Told { generation, each } => {
+                each.iter().map(|(own, message)| own.condition(*generation, message)).collect()
             }
             Conditions::Other(conditions) => conditions.to_vec(),
         }
@@ -72,17 +81,16 @@ impl Own {
             kind: at(&KINDS, &condition.type_)?,
             status: at(&STATUSES, &condition.status)?,
             reason: *Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason)?,
-            message: (!condition.message.is_empty()).then(|| condition.message.as_str().into()),
             since: u32::try_from(condition.last_transition_time.0.as_second()).ok()?,
         })
     }
 
-    fn condition(&self, generation: i64) -> Condition {
+    fn condition(self, generation: i64, message: &str) -> Condition {
         Condition {
             type_: KINDS[usize::from(self.kind)].to_owned(),
             status: STATUSES[usize::from(self.status)].to_owned(),
             reason: self.reason.as_str().to_owned(),
-            message: self.message.as_deref().unwrap_or_default().to_owned(),
+            message: message.to_owned(),
             observed_generation: Some(generation),
             last_transition_time: Time(Timestamp::from_second(self.since.into()).unwrap_or_default()),
         }
@@ -133,6 +141,7 @@ mod tests {
         };
         let all = [
             own.clone(),
+            own[..1].to_vec(),
             vec![],
             foreign(|condition| condition.type_ = "Later".to_owned()),
             foreign(|condition| condition.reason = "Later".to_owned()),
@@ -150,6 +159,6 @@ mod tests {
             );
             assert!(compact.same_rest(&CompactStatus::from(&MailboxStatus { conditions: vec![], ..status })));
         }
-        assert!(size_of::<Own>() <= 24);
+        assert!(size_of::<Own>() <= 8 && size_of::<CompactStatus>() <= 40);
     }
 }
