@@ -211,19 +211,35 @@ impl Custody {
             }
             return Some(());
         }
+        if key.contains('@') {
+            let (place, owner) = mailbox(key, value)?;
+            self.mailboxes.insert(place, owner);
+            return Some(());
+        }
+        is_name(key).then_some(())?;
         let mut fields = value.split(' ');
         let namespace = fields.next()?.to_owned();
         let policy = fields.next()?.parse().ok()?;
-        // Neither part of an address holds another `@`.
-        if let Some((local, domain)) = key.split_once('@') {
-            let owner = Owner { namespace, policy, uid: fields.next()?.to_owned() };
-            self.mailboxes.insert(Place::try_from(format!("{domain}/{local}")).ok()?, owner);
-        } else {
-            is_name(key).then_some(())?;
-            self.domains.insert(key.to_owned(), DomainOwner { namespace, policy });
-        }
+        self.domains.insert(key.to_owned(), DomainOwner { namespace, policy });
         Some(())
     }
+}
+
+/// The mailboxes in the tables alone, one after the other, for who keeps little of each. A line that cannot be read says
+/// nothing.
+pub fn mailboxes(text: &str) -> impl Iterator<Item = (Place, Owner)> {
+    text.lines().filter_map(|line| line.split_once(' ').and_then(|(key, value)| mailbox(key, value)))
+}
+
+/// What the line of a mailbox says; any other is none.
+fn mailbox(key: &str, value: &str) -> Option<(Place, Owner)> {
+    // Neither part of an address holds another `@`.
+    let (local, domain) = key.split_once('@')?;
+    let mut fields = value.split(' ');
+    let namespace = fields.next()?.to_owned();
+    let policy = fields.next()?.parse().ok()?;
+    let owner = Owner { namespace, policy, uid: fields.next()?.to_owned() };
+    Some((Place::try_from(format!("{domain}/{local}")).ok()?, owner))
 }
 
 #[cfg(test)]
@@ -257,6 +273,7 @@ mod tests {
         let text = custody().to_string();
         assert_eq!(text.parse(), Ok(custody()), "{text}");
         assert_eq!("".parse(), Ok(Custody::default()));
+        assert_eq!(mailboxes(&text).collect::<BTreeMap<_, _>>(), custody().mailboxes);
     }
 
     /// An agent that does not know the file compiles it.

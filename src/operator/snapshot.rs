@@ -192,7 +192,7 @@ impl Snapshot {
             index.see(Seen::alias(Event::InitApply(alias)));
         }
         let records = index.records.into_iter().map(|(domain, stored)| (domain, stored.record)).collect();
-        let standing = standing::served(&config, &index.found.unwrap_or_default());
+        let standing = standing::served(&config, index.found.unwrap_or_default());
         let brakes = index.tables.contains_key(&objects::brake_name(&config.name));
         let directory = Directory::default();
         let mut snapshot =

@@ -4,21 +4,30 @@
 use std::collections::BTreeMap;
 
 use crate::api::address::Address;
-use crate::custody::{CUSTODY_FILE, Custody};
+use crate::custody::{self, CUSTODY_FILE};
 use crate::directory::{Directory, Keeping, ObjectId, UidStart};
 
-/// Adds the mailboxes and aliases of a cell's tables, by file name, to `directory`. The objects' names are not in the
-/// tables. A line that cannot be read says nothing.
-pub fn read(directory: &mut Directory, files: &BTreeMap<String, String>) {
-    let text = |name: &str| files.get(name).map_or("", String::as_str);
-    let custody: Custody = text(CUSTODY_FILE).parse().unwrap_or_default();
-    for (place, owner) in custody.mailboxes {
-        let Some(address) = Address::own(&place.address()) else { continue };
-        let keeping = Keeping { uid: UidStart::of(&owner.uid), policy: owner.policy };
-        directory.keeping.insert(address.clone(), keeping);
-        directory.mailboxes.insert(address, ObjectId::new(owner.namespace, ""));
+/// Adds the mailboxes and aliases of a cell's tables to `directory`. The tables come in parts, each by file name, and all
+/// lines of an address in one part. The objects' names are not in the tables. A line that cannot be read says nothing.
+pub fn read(directory: &mut Directory, parts: impl IntoIterator<Item = BTreeMap<String, String>>) {
+    // Without names, they are the same for all of a namespace, and share its text.
+    let mut owners = BTreeMap::new();
+    for files in parts {
+        let text = |name: &str| files.get(name).map_or("", String::as_str);
+        for (place, owner) in custody::mailboxes(text(CUSTODY_FILE)) {
+            let Some(address) = Address::own(&place.address()) else { continue };
+            let keeping = Keeping { uid: UidStart::of(&owner.uid), policy: owner.policy };
+            directory.keeping.insert(address.clone(), keeping);
+            let id =
+                owners.entry(owner.namespace).or_insert_with_key(|namespace| ObjectId::new(namespace, ""));
+            directory.mailboxes.insert(address, id.clone());
+        }
+        read_aliases(directory, text("virtual_alias_maps"));
     }
-    for line in text("virtual_alias_maps").lines() {
+}
+
+fn read_aliases(directory: &mut Directory, text: &str) {
+    for line in text.lines() {
         let Some((key, targets)) = line.split_once(' ') else { continue };
         let address = match key.strip_prefix('@') {
             Some(domain) => Some(Address::catch_all(domain)),
@@ -71,7 +80,7 @@ mod tests {
         };
         let tables = tables(&directory, "default", "mail.us.example", |_| true, &BTreeSet::new(), |_| true);
         let mut read_back = Directory::default();
-        read(&mut read_back, &tables);
+        read(&mut read_back, [tables]);
         for id in directory.mailboxes.values_mut() {
             *id = ObjectId::new(namespace.as_str(), "");
         }

@@ -145,7 +145,7 @@ impl Reconciler {
     /// The addresses in the tables that stood there when this process began; once.
     pub(super) fn standing(&mut self) -> Option<Directory> {
         let found = self.index.found.take()?;
-        Some(standing::served(&self.config, &found))
+        Some(standing::served(&self.config, found))
     }
 
     /// Tells the administrator what is held, or that nothing is any more.
