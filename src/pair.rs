@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 /// Two words, ordered by the first, then by the second.
 ///
-/// They are kept as first, `\0`, second: the `\0` comes before every character of a word, so that the order of the texts is
-/// the one wanted.
+/// They are kept as first, `\0`, second: the `\0` comes before every character of a word, so that the order of the texts
+/// is the one wanted.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pair(Arc<str>);
 

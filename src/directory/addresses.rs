@@ -1,11 +1,12 @@
 //! Which Mailbox and which MailAlias owns which address.
 
 use std::collections::BTreeMap;
-
-use jiff::Timestamp;
+use std::sync::Arc;
 
 use super::capacity::{self, Shares};
-use super::{AliasSpec, Object, ObjectId, Objects, Refusal, ServedDomain, Ties, Verdict, named};
+use super::{
+    AliasSpec, Object, ObjectId, Objects, Refusal, ServedDomain, Ties, Verdict, Verdicts, dense, named,
+};
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::api::{DomainClass, NamespacesFrom};
@@ -21,7 +22,7 @@ type Domains = BTreeMap<String, ServedDomain>;
 /// The mailboxes that are live, and what is said of each Mailbox.
 pub struct Mailboxes {
     pub live: BTreeMap<Address, ObjectId>,
-    pub verdicts: BTreeMap<ObjectId, Verdict>,
+    pub verdicts: Verdicts,
     pub ties: Ties,
 }
 
@@ -29,29 +30,31 @@ pub struct Mailboxes {
 pub struct Candidate {
     pub id: ObjectId,
     /// When its targets were last changed.
-    pub changed: Timestamp,
+    pub changed: i64,
     /// That of its domain.
     pub cell: String,
     pub spec: AliasSpec,
     /// What will be said, unless its targets forbid it.
-    pub verdict: Verdict,
+    pub verdict: Arc<Verdict>,
 }
 
 /// Candidates in the order in which they win, and what is said of the MailAliases that are none.
 pub struct Aliases {
     pub candidates: Vec<Candidate>,
-    pub refused: BTreeMap<ObjectId, Verdict>,
+    pub refused: Verdicts,
 }
 
 /// Judges both kinds in one order of age, because an address belongs to the namespace that declared it first: a
 /// younger Mailbox must not take the mail of somebody's alias, nor an alias that of somebody's Mailbox. Of two that
 /// are equally old, the Mailbox wins.
 pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (Mailboxes, Aliases) {
-    let mut order: Vec<(Timestamp, bool, &ObjectId)> = Vec::new();
+    let mut order: Vec<(i64, bool, &ObjectId)> = Vec::new();
     order.extend(objects.mailboxes.iter().map(|(id, object)| (object.created, false, id)));
     order.extend(objects.aliases.iter().map(|(id, object)| (object.created, true, id)));
     order.sort();
 
+    let joined: Joined<'_> =
+        domains.iter().map(|(name, domain)| (name.as_str(), Arc::new(verdict_in(domain)))).collect();
     let mut live = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
     let mut ties = Ties::default();
@@ -60,7 +63,7 @@ pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (
     let mut refusals = BTreeMap::new();
     for (_, is_alias, id) in order {
         if is_alias {
-            match alias(id, &objects.aliases[id], domains, &live, &declared) {
+            match alias(id, &objects.aliases[id], domains, &joined, &live, &declared) {
                 Ok(candidate) => {
                     declared.insert(candidate.spec.address.clone(), id.clone());
                     candidates.push(candidate);
@@ -76,9 +79,9 @@ pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (
                 ties.contested.extend(object.spec.as_ref().ok().cloned());
                 ties.full |= refusal.reason == Reason::CapacityExceeded;
             }
-            let verdict = judged.map(|(address, verdict)| {
+            let verdict = judged.map(|address| {
                 live.insert(address.clone(), id.clone());
-                verdict
+                joined[address.domain()].clone()
             });
             verdicts.insert(id.clone(), verdict.unwrap_or_else(refused));
         }
@@ -94,10 +97,13 @@ pub fn judge(objects: &Objects, domains: &Domains, shares: &mut Shares<'_>) -> (
     // Of those that are too much together, the one that was left alone for longer wins: an older alias that grows
     // must not push out a younger one.
     candidates.sort_by(|a, b| (a.changed, &a.id).cmp(&(b.changed, &b.id)));
-    (Mailboxes { live, verdicts, ties }, Aliases { candidates, refused: refusals })
+    let mailboxes = Mailboxes { live: dense(live), verdicts: dense(verdicts), ties };
+    (mailboxes, Aliases { candidates, refused: refusals })
 }
 
 type Owners = BTreeMap<Address, ObjectId>;
+/// What is said of all that joined a domain, by its name.
+type Joined<'a> = BTreeMap<&'a str, Arc<Verdict>>;
 
 fn mailbox<'a>(
     id: &ObjectId,
@@ -106,13 +112,13 @@ fn mailbox<'a>(
     live: &Owners,
     declared: &Owners,
     shares: &mut Shares<'_>,
-) -> Result<(&'a Address, Verdict), Refusal> {
+) -> Result<&'a Address, Refusal> {
     let (address, domain) = joined(id, object, domains)?;
     undeclared("Mailbox", address, live.get(address), id)?;
     let alias = declared.get(address).filter(|alias| alias.namespace() != id.namespace());
     undeclared("MailAlias", address, alias, id)?;
     shares.take(id.namespace(), &domain.spec.cell, 1, capacity::mailbox(address, id.namespace()))?;
-    Ok((address, verdict_in(domain, address)))
+    Ok(address)
 }
 
 /// The address of a Mailbox, and the domain that takes it.
@@ -131,6 +137,7 @@ fn alias(
     id: &ObjectId,
     object: &Object<AliasSpec>,
     domains: &Domains,
+    joined: &Joined<'_>,
     live: &Owners,
     declared: &Owners,
 ) -> Result<Candidate, Refusal> {
@@ -138,7 +145,7 @@ fn alias(
     let domain = joins(id, &spec.address, domains)?;
     leaves_the_mailbox_its_mail(id, spec, live)?;
     undeclared("MailAlias", &spec.address, declared.get(&spec.address), id)?;
-    let verdict = verdict_in(domain, &spec.address);
+    let verdict = joined[spec.address.domain()].clone();
     let cell = domain.spec.cell.clone();
     Ok(Candidate { id: id.clone(), changed: object.changed, cell, spec: spec.clone(), verdict })
 }
@@ -227,7 +234,7 @@ fn leaves_the_mailbox_its_mail(id: &ObjectId, spec: &AliasSpec, live: &Owners) -
 }
 
 /// Accepted, or kept alive without being accepted while the domain drains.
-pub fn verdict_in(domain: &ServedDomain, address: &Address) -> Verdict {
+pub fn verdict_in(domain: &ServedDomain) -> Verdict {
     let accepted = match &domain.claim {
         Some(_) => Ok(()),
         // The brake holds it.
@@ -235,20 +242,20 @@ pub fn verdict_in(domain: &ServedDomain, address: &Address) -> Verdict {
             Reason::DomainNotFound,
             format!(
                 "no MailDomain claims {} any more, although none was deleted; mail is accepted as before until the administrator confirms that this is meant",
-                address.domain()
+                domain.spec.domain
             ),
         )),
         None => Err(Refusal::new(
             Reason::DomainNotFound,
             format!(
                 "the MailDomain of {} is gone and the domain is being withdrawn; mail is accepted until no resolver holds its MX",
-                address.domain()
+                domain.spec.domain
             ),
         )),
     };
     Verdict { accepted, warning: None, resolved_refs: Ok(()), domain: domain.claim.clone() }
 }
 
-fn refused(refusal: Refusal) -> Verdict {
-    Verdict { accepted: Err(refusal), warning: None, resolved_refs: Ok(()), domain: None }
+fn refused(refusal: Refusal) -> Arc<Verdict> {
+    Arc::new(Verdict { accepted: Err(refusal), warning: None, resolved_refs: Ok(()), domain: None })
 }

@@ -26,8 +26,7 @@ fn id(namespace: &str, name: &str) -> ObjectId {
 }
 
 fn object<S>(spec: S) -> Object<S> {
-    let created = Timestamp::UNIX_EPOCH;
-    Object { created, changed: created, deleting: false, spec: Ok(spec) }
+    Object { created: 0, changed: 0, deleting: false, spec: Ok(spec) }
 }
 
 fn address(number: usize) -> Address {

@@ -1,9 +1,10 @@
 //! Which MailDomain owns which domain.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::capacity::{self, Shares};
-use super::{Object, ObjectId, Objects, Refusal, Rules, ServedDomain, Verdict, by_age, named};
+use super::{Object, ObjectId, Objects, Refusal, Rules, ServedDomain, Verdict, Verdicts, by_age, named};
 use crate::api::MailDomainSpec;
 use crate::api::address::is_domain;
 use crate::api::conditions::Reason;
@@ -12,7 +13,6 @@ use crate::records::Record;
 use crate::revision::DomainState;
 
 type Domains = BTreeMap<String, ServedDomain>;
-type Verdicts = BTreeMap<ObjectId, Verdict>;
 
 /// The served domains: those with an accepted MailDomain, and those that are not yet withdrawn.
 pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (Domains, Verdicts) {
@@ -47,7 +47,7 @@ pub fn judge(objects: &Objects, rules: Rules<'_>, shares: &mut Shares<'_>) -> (D
         let warning = accepted.as_ref().ok().and_then(|spec| no_longer_permitted(id, spec, rules));
         let accepted = accepted.map(drop).map_err(|refusal| and_that_it_is_held(refusal, id, object, rules));
         let verdict = Verdict { accepted, warning, resolved_refs: Ok(()), domain: None };
-        verdicts.insert(id.clone(), verdict);
+        verdicts.insert(id.clone(), Arc::new(verdict));
     }
     // Not decoded is not gone: what the record says goes on.
     for (id, domain) in &objects.undecodable {

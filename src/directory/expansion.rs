@@ -1,10 +1,11 @@
 //! Where aliases lead: cycles, sizes, catch-alls, and targets with nobody behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::addresses::{Aliases, Candidate};
 use super::capacity::{self, Shares};
-use super::{ObjectId, Refusal, ServedDomain, Verdict};
+use super::{ObjectId, Refusal, ServedDomain, Verdicts};
 use crate::api::address::Address;
 use crate::api::conditions::Reason;
 use crate::config::Config;
@@ -18,7 +19,7 @@ pub struct Expanded {
     pub live: BTreeMap<Address, BTreeSet<Address>>,
     /// Aliases that lead nowhere.
     pub dead: BTreeSet<Address>,
-    pub verdicts: BTreeMap<ObjectId, Verdict>,
+    pub verdicts: Verdicts,
     /// MailDomains with a catch-all or a role address that leads nowhere.
     pub unresolved: BTreeMap<ObjectId, Refusal>,
 }
@@ -44,7 +45,7 @@ pub fn expand(
         match added {
             Ok(()) => objects.push(candidate),
             Err(refusal) => {
-                candidate.verdict.accepted = Err(refusal);
+                Arc::make_mut(&mut candidate.verdict).accepted = Err(refusal);
                 verdicts.insert(candidate.id, candidate.verdict);
             }
         }
@@ -97,7 +98,7 @@ pub fn expand(
             .map(Address::to_string)
             .collect();
         if !missing.is_empty() {
-            candidate.verdict.resolved_refs = Err(dangling(&missing, kept.is_none()));
+            Arc::make_mut(&mut candidate.verdict).resolved_refs = Err(dangling(&missing, kept.is_none()));
         }
         verdicts.insert(candidate.id, candidate.verdict);
     }

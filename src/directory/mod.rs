@@ -15,6 +15,7 @@ pub mod trace;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use capacity::Fill;
 use capacity::Shares;
@@ -59,6 +60,9 @@ pub struct Verdict {
     pub domain: Option<ObjectId>,
 }
 
+/// What is said of each object. What is the same for all of a domain is there once.
+pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
+
 /// A domain that Postfix shall accept mail for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedDomain {
@@ -88,11 +92,11 @@ pub struct Directory {
     /// What is declared and not live.
     pub claims: Claims,
     /// What is said of each MailDomain.
-    pub domain_verdicts: BTreeMap<ObjectId, Verdict>,
+    pub domain_verdicts: Verdicts,
     /// What is said of each Mailbox.
-    pub mailbox_verdicts: BTreeMap<ObjectId, Verdict>,
+    pub mailbox_verdicts: Verdicts,
     /// What is said of each MailAlias.
-    pub alias_verdicts: BTreeMap<ObjectId, Verdict>,
+    pub alias_verdicts: Verdicts,
     /// How much of the room in its tables each cell has taken.
     pub fill: Vec<Fill>,
     /// What makes the verdict on one Mailbox depend on another.
@@ -122,7 +126,7 @@ impl Directory {
         let expanded = expansion::expand(&domains, &mailboxes.live, aliases, rules.config, of_aliases);
         for (id, refusal) in expanded.unresolved {
             if let Some(verdict) = domain_verdicts.get_mut(&id) {
-                verdict.resolved_refs = Err(refusal);
+                Arc::make_mut(verdict).resolved_refs = Err(refusal);
             }
         }
         Self {
@@ -151,6 +155,12 @@ impl Directory {
         let found = address.lookup_order().find(|key| lines(key) || self.dead.contains(key));
         found.is_some_and(|key| lines(&key))
     }
+}
+
+/// The same map, with its nodes full. Where keys come in order, each node that is split stays half empty, since what
+/// follows goes into the other half; a map that is collected is built of full ones.
+pub(crate) fn dense<K: Ord, V>(map: BTreeMap<K, V>) -> BTreeMap<K, V> {
+    map.into_iter().collect()
 }
 
 /// Objects in the order in which they win: the older first, then by namespace and name.

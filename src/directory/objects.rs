@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::address::Address;
@@ -54,11 +53,12 @@ impl fmt::Debug for ObjectId {
 /// What the rules need to know of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object<S> {
-    /// When it was created: of two that declare the same, the older one wins.
-    pub created: Timestamp,
+    /// When it was created, in Unix seconds, as the API server keeps it: of two that declare the same, the older one
+    /// wins.
+    pub created: i64,
     /// When what it declares was last changed: of several that are too much together, the one that was left
     /// alone for longer wins.
-    pub changed: Timestamp,
+    pub changed: i64,
     /// Whether it is being deleted: it then claims nothing.
     pub deleting: bool,
     /// What it declares, or why this version cannot take it.
@@ -68,7 +68,7 @@ pub struct Object<S> {
 impl<S> Object<S> {
     /// An object with this metadata, without times the oldest of all.
     pub fn new(meta: &ObjectMeta, spec: Result<S, String>) -> Self {
-        let created = meta.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default();
+        let created = meta.creation_timestamp.as_ref().map(|time| time.0.as_second()).unwrap_or_default();
         Self {
             created,
             changed: changed(meta).unwrap_or(created),
@@ -80,10 +80,10 @@ impl<S> Object<S> {
 
 /// The last change besides those of the status. The API server notes it with the owner of each field, and leaves
 /// it as it is where nothing changed (Kubernetes documentation, Server-Side Apply, field management).
-fn changed(meta: &ObjectMeta) -> Option<Timestamp> {
+fn changed(meta: &ObjectMeta) -> Option<i64> {
     let entries = meta.managed_fields.iter().flatten();
     let entries = entries.filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
-    entries.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
+    entries.filter_map(|entry| entry.time.as_ref()).map(|time| time.0.as_second()).max()
 }
 
 /// What a MailAlias declares.

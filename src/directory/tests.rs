@@ -32,8 +32,7 @@ fn id(text: &str) -> ObjectId {
 }
 
 fn object<S>(id: &ObjectId, spec: S) -> Object<S> {
-    let age: i64 = id.name().parse().expect("a number");
-    let created = Timestamp::from_second(age).expect("valid");
+    let created = id.name().parse().expect("a number");
     Object { created, changed: created, deleting: false, spec: Ok(spec) }
 }
 
@@ -64,7 +63,7 @@ impl Set {
     /// Says that an alias was edited later than it was created.
     fn edited(mut self, name: &str, second: i64) -> Self {
         let alias = self.0.aliases.get_mut(&id(name)).expect("an alias");
-        alias.changed = Timestamp::from_second(second).expect("valid");
+        alias.changed = second;
         self
     }
 
@@ -80,7 +79,7 @@ impl Set {
 
 const ORG: &str = "domain: example.org";
 
-fn reason(verdicts: &BTreeMap<ObjectId, Verdict>, name: &str) -> Option<Reason> {
+fn reason(verdicts: &Verdicts, name: &str) -> Option<Reason> {
     verdicts[&id(name)].accepted.as_ref().err().map(|refusal| refusal.reason)
 }
 
@@ -526,4 +525,24 @@ fn tables_that_are_full_refuse_the_youngest_alone() {
         crate::postfix::shards::pack("default", tables, false, None).expect("what is accepted has room");
     assert_eq!(packed.shards.len(), crate::postfix::shards::SHARDS);
     assert!(directory.accepts(&Address::own(&format!("postmaster@{domain}")).expect("valid")));
+}
+
+/// There may be a hundred thousand.
+#[test]
+fn a_mailbox_is_small() {
+    assert!(size_of::<Object<Address>>() <= 48);
+}
+
+/// Also with one that came later, without a look at all objects.
+#[test]
+fn the_mailboxes_of_a_domain_share_what_is_said_of_them() {
+    let two = Set::default().domain("a/1", ORG).mailbox("a/2", "one@example.org");
+    let two = two.mailbox("a/3", "two@example.org");
+    let mut directory = two.compute();
+    let three = two.mailbox("a/4", "three@example.org");
+    let (config, records) = (config(), BTreeMap::new());
+    let rules = Rules { config: &config, namespace: "mail", records: &records };
+    directory.update(&three.0, &[(id("a/4"), None)].into(), rules).expect("it depends on nothing else");
+    let first = &directory.mailbox_verdicts[&id("a/2")];
+    assert!(directory.mailbox_verdicts.values().all(|verdict| Arc::ptr_eq(verdict, first)));
 }

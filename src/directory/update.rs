@@ -4,10 +4,11 @@
 //! another on it, all is computed anew: there is one place where the rules are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::addresses::{joined, verdict_in};
 use super::capacity::{self, Shares};
-use super::{Change, Directory, ObjectId, Objects, Rules};
+use super::{Change, Directory, ObjectId, Objects, Rules, ServedDomain, Verdict};
 use crate::api::address::Address;
 
 /// What makes the verdict on one Mailbox depend on another Mailbox.
@@ -37,6 +38,7 @@ impl Directory {
         let mut shares = Shares::of_mailboxes(&rules.config.tenancy);
         shares.resume(&self.fill, &self.ties.used);
         let (mut gone, mut come) = (Vec::new(), BTreeMap::new());
+        let mut said: BTreeMap<&str, Arc<Verdict>> = BTreeMap::new();
         for (id, declared) in changed {
             if let Some(verdict) = self.mailbox_verdicts.get(id) {
                 let address = declared.as_ref().filter(|_| verdict.accepted.is_ok())?;
@@ -52,7 +54,7 @@ impl Directory {
         for id in changed.keys() {
             let Some(object) = objects.mailboxes.get(id) else { continue };
             let (address, domain) = joined(id, object, &self.domains).ok()?;
-            let verdict = verdict_in(domain, address);
+            let verdict = said.entry(address.domain()).or_insert_with(|| self.said_beside(address, domain));
             let owner = self.mailboxes.get(address);
             let free = owner.is_none_or(|owner| owner == id) && !come.contains_key(address);
             if !free || verdict.accepted.is_err() {
@@ -60,7 +62,7 @@ impl Directory {
             }
             let bytes = capacity::mailbox(address, id.namespace());
             shares.take(id.namespace(), &domain.spec.cell, 1, bytes).ok()?;
-            come.insert(address.clone(), (id, verdict));
+            come.insert(address.clone(), (id, verdict.clone()));
         }
         let touched: BTreeSet<&Address> =
             gone.iter().map(|(_, address)| address).chain(come.keys()).collect();
@@ -88,6 +90,15 @@ impl Directory {
         shares.replace(&mut self.fill);
         self.ties.used = shares.used();
         Some(change)
+    }
+
+    /// What is said of a mailbox in a domain, shared with the first one there.
+    fn said_beside(&self, address: &Address, domain: &ServedDomain) -> Arc<Verdict> {
+        let said = verdict_in(domain);
+        let beside = self.mailboxes.range(Address::catch_all(address.domain())..).next();
+        let beside = beside.and_then(|(_, id)| self.mailbox_verdicts.get(id));
+        // An address that the brake keeps may belong to an object of which something else is said.
+        beside.filter(|beside| ***beside == said).cloned().unwrap_or_else(|| Arc::new(said))
     }
 
     /// Whether an alias, declared or implied by a MailDomain, has to do with one of these addresses.

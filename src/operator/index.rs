@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use crate::api::address::Address;
 use crate::directory::brake::Asked;
-use crate::directory::{ObjectId, Objects};
+use crate::directory::{ObjectId, Objects, dense};
 use crate::records::Record;
 
 use super::objects::{self, Present, RECORD_KEY};
@@ -180,7 +180,9 @@ impl Index {
                 for gone in self.ids(list).into_iter().filter(|id| !listed.contains(id)) {
                     drop(self, &gone);
                 }
-                self.lists.complete[list] = true;
+                if !std::mem::replace(&mut self.lists.complete[list], true) {
+                    self.close_gaps(list);
+                }
                 true
             }
             Event::Apply(object) => apply(self, object),
@@ -190,6 +192,25 @@ impl Index {
                 drop(self, &id);
                 true
             }
+        }
+    }
+
+    /// A list comes in order, all of it the first time.
+    fn close_gaps(&mut self, list: usize) {
+        fn close<V>(map: &mut BTreeMap<ObjectId, V>) {
+            *map = dense(std::mem::take(map));
+        }
+        match list {
+            MAILBOXES => {
+                close(&mut self.objects.mailboxes);
+                close(&mut self.objects.keeping);
+                close(&mut self.mailboxes);
+            }
+            ALIASES => {
+                close(&mut self.objects.aliases);
+                close(&mut self.aliases);
+            }
+            _ => {}
         }
     }
 

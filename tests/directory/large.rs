@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Instant;
 
-use jiff::Timestamp;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use vmail_operator::api::MailDomainSpec;
 use vmail_operator::api::address::Address;
 use vmail_operator::api::conditions::Reason;
 use vmail_operator::config::Config;
-use vmail_operator::directory::{AliasSpec, Directory, Object, ObjectId, Objects, Rules, Verdict};
+use vmail_operator::directory::{AliasSpec, Directory, Object, ObjectId, Objects, Refusal, Rules, Verdicts};
 use vmail_operator::postfix::{shards, tables::tables};
 
 use crate::reference::{End, Reference};
@@ -142,9 +141,9 @@ fn memory(field: &str) -> usize {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect(field)
 }
 
-fn refused(verdicts: &BTreeMap<ObjectId, Verdict>, reason: Reason) -> usize {
-    let is = |verdict: &&Verdict| verdict.accepted.as_ref().is_err_and(|refusal| refusal.reason == reason);
-    verdicts.values().filter(is).count()
+fn refused(verdicts: &Verdicts, reason: Reason) -> usize {
+    let is = |refusal: &&Refusal| refusal.reason == reason;
+    verdicts.values().filter_map(|verdict| verdict.accepted.as_ref().err()).filter(is).count()
 }
 
 /// Also the tables are those of each set alone, after another grammar and followed to the end.
@@ -211,7 +210,7 @@ struct Shapes(Objects);
 impl Shapes {
     fn next<S>(&self, spec: S) -> (ObjectId, Object<S>) {
         let age = size(&self.0);
-        let created = Timestamp::from_second(age as i64).expect("valid");
+        let created = age as i64;
         let id = ObjectId::new("mail", format!("o{age}"));
         (id, Object { created, changed: created, deleting: false, spec: Ok(spec) })
     }

@@ -1,6 +1,7 @@
 //! The directory against the naive reference, and what a set of objects must never do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -8,7 +9,9 @@ use proptest::test_runner::TestRunner;
 use vmail_operator::api::address::Address;
 use vmail_operator::api::conditions::Reason;
 use vmail_operator::directory::trace::Trace;
-use vmail_operator::directory::{AliasSpec, Directory, Object, ObjectId, Objects, Refusal, Rules, Verdict};
+use vmail_operator::directory::{
+    AliasSpec, Directory, Object, ObjectId, Objects, Refusal, Rules, Verdict, Verdicts,
+};
 use vmail_operator::records::Record;
 
 use crate::reference::{End, Reference};
@@ -31,7 +34,7 @@ fn over<const N: usize>(property: impl Fn([Objects; N]) -> Result<(), TestCaseEr
     holds(cases("VMAIL_CASES", 2000), sets, property);
 }
 
-fn accepted(verdicts: &BTreeMap<ObjectId, Verdict>) -> BTreeSet<ObjectId> {
+fn accepted(verdicts: &Verdicts) -> BTreeSet<ObjectId> {
     verdicts.iter().filter(|(_, verdict)| verdict.accepted.is_ok()).map(|(id, _)| id.clone()).collect()
 }
 
@@ -155,15 +158,14 @@ fn newcomer(id: ObjectId) -> ObjectId {
 }
 
 fn changed_last<S>(object: Object<S>) -> Object<S> {
-    let late = jiff::Timestamp::from_second(LATE).expect("valid");
-    Object { created: late, changed: late, ..object }
+    Object { created: LATE, changed: LATE, ..object }
 }
 
 /// Where the object was refused: nothing besides its own verdict differs.
 fn same_but_for(
     before: &Directory,
     after: &Directory,
-    own: impl Fn(&mut Directory) -> Option<Verdict>,
+    own: impl Fn(&mut Directory) -> Option<Arc<Verdict>>,
 ) -> Result<(), TestCaseError> {
     let mut rest = after.clone();
     if own(&mut rest).expect("a verdict").accepted.is_err() {

@@ -6,12 +6,12 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use vmail_operator::api::conditions::{ACCEPTED, RESOLVED_REFS, Reason};
 use vmail_operator::api::reasons::possible;
-use vmail_operator::directory::{Directory, ObjectId, Refusal, Rules, Verdict};
+use vmail_operator::directory::{Directory, Refusal, Rules, Verdicts};
 
 use crate::sets::{config, sets};
 
 /// Condition and reason of what verdicts refuse.
-fn refused(verdicts: &BTreeMap<ObjectId, Verdict>) -> impl Iterator<Item = (&'static str, Reason)> {
+fn refused(verdicts: &Verdicts) -> impl Iterator<Item = (&'static str, Reason)> {
     let said = |condition, result: &Result<(), Refusal>| Some((condition, result.as_ref().err()?.reason));
     verdicts
         .values()

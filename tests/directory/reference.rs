@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
 use vmail_operator::api::address::Address;
 use vmail_operator::api::{DomainClass, MailDomainSpec, NamespacesFrom};
 use vmail_operator::directory::{AliasSpec, Object, ObjectId, Objects};
@@ -30,9 +29,7 @@ pub enum End {
     Remote(String),
 }
 
-fn in_order<S>(
-    objects: impl Iterator<Item = (ObjectId, Object<S>)>,
-) -> Vec<(Timestamp, Timestamp, ObjectId, S)> {
+fn in_order<S>(objects: impl Iterator<Item = (ObjectId, Object<S>)>) -> Vec<(i64, i64, ObjectId, S)> {
     let mut all: Vec<_> = objects
         .filter(|(_, object)| !object.deleting)
         .filter_map(|(id, object)| Some((object.created, object.changed, id, object.spec.ok()?)))
@@ -65,9 +62,9 @@ impl Reference {
     fn let_addresses_in(&mut self, objects: &Objects) {
         let mailboxes = in_order(objects.mailboxes.clone().into_iter());
         let aliases = in_order(objects.aliases.clone().into_iter());
-        let mut declared: Vec<(Timestamp, ObjectId, AliasSpec)> = vec![];
+        let mut declared: Vec<(i64, ObjectId, AliasSpec)> = vec![];
         // Everything in one order of age; of two of the same age the Mailbox, then by name.
-        let mut turns: Vec<(Timestamp, u8, ObjectId)> = vec![];
+        let mut turns: Vec<(i64, u8, ObjectId)> = vec![];
         turns.extend(mailboxes.iter().map(|(created, _, id, _)| (*created, 0, id.clone())));
         turns.extend(aliases.iter().map(|(created, _, id, _)| (*created, 1, id.clone())));
         turns.sort();
