@@ -1,4 +1,8 @@
-//! One cell: what was rendered for it, what its agent reports, and what follows from both.
+//! One cell: what is rendered for it, and what is written.
+
+mod answers;
+#[cfg(test)]
+mod answers_test;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -7,16 +11,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::api::address::Address;
-use crate::api::conditions::Reason;
 use crate::config::{CellConfig, Config};
-use crate::directory::{Change, Directory, ObjectId};
+use crate::directory::{Change, Directory};
 use crate::postfix::revision_files;
 use crate::postfix::shards::{self, Packed};
-use crate::postfix::tables::{all_have_room, domain_hash};
-use crate::revision::{DomainState, Report, Storage};
-use crate::status::Programmed;
-
-use super::metrics::CellState;
+use crate::postfix::tables::all_have_room;
+use crate::revision::Report;
 
 /// A burst of changes is gathered for this long after a round; the first goes at once.
 const GATHER: Duration = Duration::from_millis(200);
@@ -28,6 +28,8 @@ const FIRST_POKE: Duration = Duration::from_secs(1);
 const LAST_POKE: Duration = Duration::from_secs(30);
 /// Revisions that an agent may still acknowledge.
 const REMEMBERED: usize = 4;
+/// From a change to the mail that follows it: an answer is waited for as long, rather than told to be on its way.
+const SOON: Duration = Duration::from_secs(5);
 
 /// A revision ready to be written.
 pub struct Rendered {
@@ -45,16 +47,27 @@ pub struct Look {
     pub addresses: BTreeSet<Address>,
 }
 
+/// A revision that stands in the ConfigMaps, or stood there.
+struct Written {
+    revision: String,
+    /// The addresses that changed between the one before and it.
+    addresses: BTreeSet<Address>,
+    /// When the first of these changes was seen.
+    since: Instant,
+}
+
 /// The state of one cell.
 pub struct Cell {
     name: String,
     config: CellConfig,
-    /// Revisions, the newest last, each with the addresses that changed between the one before and it.
-    written: VecDeque<(String, BTreeSet<Address>)>,
+    /// Revisions, the newest last.
+    written: VecDeque<Written>,
     /// The domains of the newest.
     written_domains: BTreeSet<String>,
     /// What changed after it.
     since_written: Change,
+    /// When the first of that was seen that tables are made of.
+    changed_at: Option<Instant>,
     written_at: Option<Instant>,
     /// When the revision was written that the agent has not reported as live yet.
     awaited: Option<Instant>,
@@ -80,6 +93,7 @@ impl Cell {
             written: VecDeque::new(),
             written_domains: BTreeSet::new(),
             since_written: Change::default(),
+            changed_at: None,
             written_at: None,
             awaited: None,
             poke: None,
@@ -104,7 +118,10 @@ impl Cell {
     }
 
     /// Takes in how the directory differs from the one before.
-    pub fn changed(&mut self, change: &Change) {
+    pub fn changed(&mut self, change: &Change, now: Instant) {
+        if change.all || !change.leaves_tables() {
+            self.changed_at.get_or_insert(now);
+        }
         self.since_written.add(change);
         self.since_rendered.add(change);
         if let Some(pending) = &mut self.pending {
@@ -204,7 +221,7 @@ impl Cell {
 
     /// The revision that the agent shall have.
     fn wanted(&self) -> Option<&str> {
-        self.written.back().map(|(revision, _)| revision.as_str())
+        self.written.back().map(|last| last.revision.as_str())
     }
 
     /// Whether the agent took or refused a revision.
@@ -222,12 +239,14 @@ impl Cell {
             self.awaited = Some(now);
         }
         let changed = std::mem::take(&mut self.since_written);
+        let since = self.changed_at.take().unwrap_or_else(Instant::now);
         if changed.all || changed.rest || self.written.is_empty() {
             self.written_domains = rendered.directory.domains.keys().cloned().collect();
         }
         let revision = &rendered.packed.index.revision;
         if self.wanted() != Some(revision.as_str()) {
-            self.written.push_back((revision.clone(), changed.addresses.into_keys().collect()));
+            let addresses = changed.addresses.into_keys().collect();
+            self.written.push_back(Written { revision: revision.clone(), addresses, since });
             // What stood there before is on its way already, or live: the agent may only not have said so yet.
             self.poke = Some((now.unwrap_or_else(|| Instant::now() + FIRST_POKE), FIRST_POKE));
         }
@@ -266,158 +285,9 @@ impl Cell {
     }
 
     /// When the cell is to be looked at again without an event.
-    pub fn next_look(&self) -> Option<Instant> {
+    pub fn next_look(&self, now: Instant) -> Option<Instant> {
         let poke = self.poke.filter(|_| self.may_poke()).map(|(at, _)| at);
-        poke.into_iter().chain(self.vanished.values().copied()).min()
-    }
-
-    /// Takes in what the agent said, or why it said nothing. Gives the time since a revision was written that is live now.
-    pub fn hear(&mut self, report: Result<Report, String>) -> Option<Duration> {
-        match report {
-            Ok(report) => {
-                self.report = Some(report);
-                self.answers = Some(Ok(()));
-                self.find_live();
-            }
-            Err(why) => self.answers = Some(Err(why)),
-        }
-        self.state().current.then(|| self.awaited.take()).flatten().map(|written| written.elapsed())
-    }
-
-    /// What the gauges say.
-    pub fn state(&self) -> CellState {
-        let report = self.heard();
-        let wanted = self.wanted();
-        let rejected = report.and_then(|report| report.rejected.as_ref());
-        let all = report.map_or(0, |report| report.domains.len());
-        let proved =
-            report.map_or(0, |report| report.domains.values().filter(|proof| proof.accepted).count());
-        CellState {
-            up: report.is_some(),
-            current: wanted.is_some() && report.and_then(|report| report.revision.as_deref()) == wanted,
-            rejected: rejected.is_some_and(|rejected| Some(rejected.revision.as_str()) == wanted),
-            domains: (proved, all - proved),
-        }
-    }
-
-    fn find_live(&mut self) {
-        let Some(revision) = self.report.as_ref().and_then(|report| report.revision.as_ref()) else { return };
-        let Some(at) = self.written.iter().rposition(|(written, _)| written == revision) else { return };
-        let later = self.written.range(at + 1..).flat_map(|(_, changed)| changed);
-        let pending = later.chain(self.since_written.addresses.keys()).cloned().collect();
-        match self.pending.replace(pending) {
-            Some(before) => self.look.addresses.extend(before),
-            None => self.look.all = true,
-        }
-    }
-
-    /// Whether the live revision has an address as the directory wants it.
-    fn is_live(&self, address: &Address) -> bool {
-        self.pending.as_ref().is_some_and(|pending| !pending.contains(address))
-    }
-
-    /// What its agent says that statuses of single mailboxes follow from: addresses whose mail it holds back, and the state
-    /// of the volume.
-    pub fn held_back(&self) -> Option<(BTreeSet<String>, Storage)> {
-        let report = self.heard().filter(|report| !report.kept.held_back.is_empty())?;
-        Some((report.kept.held_back.iter().cloned().collect(), report.storage.clone()))
-    }
-
-    /// What the agent said last, be it that it does not answer now.
-    pub fn report(&self) -> Option<&Report> {
-        self.report.as_ref()
-    }
-
-    /// The report, while the agent answers.
-    pub fn heard(&self) -> Option<&Report> {
-        self.report.as_ref().filter(|_| self.answers == Some(Ok(())))
-    }
-
-    /// Whether Postfix proved that it accepts the domain: the ground on which an MX is published.
-    pub fn programmed(&self, domain: &str, directory: &Directory) -> Programmed {
-        let Some(report) = self.heard() else { return self.on_its_way() };
-        let Some(proof) = report.domains.get(domain) else { return self.on_its_way() };
-        let wanted = domain_hash(directory, domain);
-        if Some(&proof.hash) != wanted.as_ref() || report.revision.is_none() {
-            return self.on_its_way();
-        }
-        if !proof.accepted {
-            let message = format!("Postfix does not accept mail for {domain}: {}", proof.message);
-            return Programmed::No(Reason::ProofFailed, message);
-        }
-        if !report.storage.writable {
-            return self.not_writable(report);
-        }
-        Programmed::Yes
-    }
-
-    fn not_writable(&self, report: &Report) -> Programmed {
-        let message =
-            format!("mail cannot be written to the volume of cell {}: {}", self.name, report.storage.message);
-        Programmed::No(Reason::StorageNotWritable, message)
-    }
-
-    /// Whether the live tables have a mailbox as the directory wants it.
-    pub fn has_mailbox(&self, address: &Address, id: &ObjectId, directory: &Directory) -> Programmed {
-        if let Some(report) = self.heard()
-            && report.kept.held_back.contains(&address.to_string())
-        {
-            if !report.storage.writable {
-                return self.not_writable(report);
-            }
-            let message = format!(
-                "mail for {address} is answered 450 until the mail volume has its owner noted, what another namespace left there is archived, and nothing is queued for it; the agent's log says what is in the way"
-            );
-            return Programmed::No(Reason::Pending, message);
-        }
-        match self.is_live(address) && directory.mailboxes.get(address) == Some(id) {
-            true => self.programmed(address.domain(), directory),
-            false => self.on_its_way(),
-        }
-    }
-
-    /// Whether the live tables have an alias as `directory` wants it.
-    pub fn has_alias(&self, address: &Address, directory: &Directory) -> Programmed {
-        match directory.aliases.contains_key(address) {
-            true if self.is_live(address) => self.programmed(address.domain(), directory),
-            true => self.on_its_way(),
-            false => {
-                Programmed::No(Reason::TargetNotFound, format!("no target of {address} can take its mail"))
-            }
-        }
-    }
-
-    /// What is said of something that the live revision does not have.
-    pub fn on_its_way(&self) -> Programmed {
-        match &self.answers {
-            None => return Programmed::NotAsked,
-            Some(Err(why)) => return Programmed::AsBefore(Reason::AgentUnreachable, why.clone()),
-            Some(Ok(())) => {}
-        }
-        let wanted = self.wanted().unwrap_or_default();
-        let rejected = self.report.as_ref().and_then(|report| report.rejected.as_ref());
-        match rejected.filter(|rejected| rejected.revision == wanted) {
-            Some(rejected) => Programmed::AsBefore(Reason::RevisionRejected, rejected.in_words()),
-            None => {
-                Programmed::AsBefore(Reason::Pending, "the new tables are on their way to Postfix".to_owned())
-            }
-        }
-    }
-
-    /// Recipients queued for a draining domain; `None` while that is not known.
-    pub fn queued(&self, domain: &str, directory: &Directory) -> Option<u64> {
-        let report = self.heard()?;
-        directory.domains.get(domain).filter(|served| served.state == DomainState::Draining)?;
-        let draining = domain_hash(directory, domain)?;
-        report.domains.get(domain).filter(|proof| proof.hash == draining)?;
-        report.queued.get(domain).copied()
-    }
-
-    /// Whether the running Postfix no longer has the domain.
-    pub fn left(&self, domain: &str) -> bool {
-        let written = self.wanted().is_some_and(|revision| self.answered(revision));
-        written
-            && !self.written_domains.contains(domain)
-            && self.heard().is_some_and(|report| !report.domains.contains_key(domain))
+        let late = self.late_at().filter(|at| *at > now);
+        poke.into_iter().chain(late).chain(self.vanished.values().copied()).min()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tokio::time::Instant;
 
 use crate::api::conditions::{READY, Reason, Statement, update};
 use crate::api::{MailAliasStatus, MailDomainStatus, MailboxStatus, MxStatus};
@@ -54,6 +55,8 @@ pub struct View<'a> {
     pub publications: &'a BTreeMap<String, Publication>,
     /// When a condition changes that does.
     pub now: Timestamp,
+    /// The same, to measure from.
+    pub at: Instant,
 }
 
 impl View<'_> {
@@ -63,6 +66,33 @@ impl View<'_> {
 
     fn cell_of(&self, domain: &str) -> Option<&Cell> {
         self.cells.get(&self.directory.domains.get(domain)?.spec.cell)
+    }
+
+    fn programmed_mailbox(&self, id: &ObjectId, index: &Index) -> Option<(&Cell, Programmed)> {
+        let address = index.objects.mailboxes.get(id)?.spec.as_ref().ok()?;
+        let cell = self.cell_of(address.domain())?;
+        Some((cell, cell.has_mailbox(address, id, self.directory)))
+    }
+
+    fn programmed_alias(&self, id: &ObjectId, index: &Index) -> Option<(&Cell, Programmed)> {
+        let address = &index.objects.aliases.get(id)?.spec.as_ref().ok()?.address;
+        let cell = self.cell_of(address.domain())?;
+        Some((cell, cell.has_alias(address, self.directory)))
+    }
+
+    /// Whether all that is to be said is that an address is on its way, and that will most likely be over in a moment: with
+    /// many objects, statuses are most of what is written.
+    pub fn comes_soon(&self, (kind, id): &Key, index: &Index) -> bool {
+        let (verdicts, programmed) = match kind {
+            Kind::Domain => return false,
+            Kind::Mailbox => (&self.directory.mailbox_verdicts, self.programmed_mailbox(id, index)),
+            Kind::Alias => (&self.directory.alias_verdicts, self.programmed_alias(id, index)),
+        };
+        let accepted = verdicts.get(id).is_some_and(|verdict| verdict.accepted.is_ok());
+        let waits = programmed.is_some_and(|(cell, programmed)| {
+            matches!(programmed, Programmed::AsBefore(Reason::Pending, _)) && cell.comes_soon(self.at)
+        });
+        accepted && waits
     }
 
     /// The status of an object, where it is to be written, and what that changes.
@@ -97,9 +127,7 @@ impl View<'_> {
     fn mailbox(&self, id: &ObjectId, index: &mut Index) -> Option<(Target, Vec<News>)> {
         let verdict = self.directory.mailbox_verdicts.get(id)?;
         let address = index.objects.mailboxes.get(id)?.spec.as_ref().ok();
-        let programmed = address.and_then(|address| {
-            Some(self.cell_of(address.domain())?.has_mailbox(address, id, self.directory))
-        });
+        let programmed = self.programmed_mailbox(id, index).map(|(_, programmed)| programmed);
         let known = index.mailboxes.get_mut(id)?;
         let old = known.status.conditions();
         let said = status::mailbox(&old, verdict, &programmed.unwrap_or_else(Self::unserved));
@@ -118,9 +146,7 @@ impl View<'_> {
     /// That of a MailAlias.
     fn alias(&self, id: &ObjectId, index: &mut Index) -> Option<(Target, Vec<News>)> {
         let verdict = self.directory.alias_verdicts.get(id)?;
-        let address = index.objects.aliases.get(id)?.spec.as_ref().ok().map(|spec| &spec.address);
-        let programmed = address
-            .and_then(|address| Some(self.cell_of(address.domain())?.has_alias(address, self.directory)));
+        let programmed = self.programmed_alias(id, index).map(|(_, programmed)| programmed);
         let known = index.aliases.get_mut(id)?;
         let old = known.status.conditions();
         let said = status::alias(&old, verdict, &programmed.unwrap_or_else(Self::unserved));

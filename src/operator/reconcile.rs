@@ -237,7 +237,7 @@ impl Reconciler {
 
     fn next_look(&self) -> Instant {
         let now = Instant::now();
-        let cells = self.cells.values().filter_map(Cell::next_look);
+        let cells = self.cells.values().filter_map(|cell| cell.next_look(now));
         let writes = self.cells.values().filter_map(|cell| cell.may_write(now).err());
         let drains = self.index.records.values().filter_map(|stored| match stored.record.phase {
             Phase::Draining { until: at } | Phase::Withdrawn { check: at } => {

@@ -51,6 +51,10 @@ pub struct StatusWriter {
     under_way: BTreeSet<Key>,
     /// What could not be written, or not yet.
     again: BTreeSet<Key>,
+    /// What waits for the agents, which are not late ([`View::comes_soon`]), and since when each cell is behind, with
+    /// whether it comes soon, as it was when they were looked at.
+    soon: BTreeSet<Key>,
+    behind: BTreeMap<String, (Option<Instant>, bool)>,
     pauses: Pauses<Key>,
     events: EventRecorder,
     /// What changed since the last look.
@@ -72,6 +76,8 @@ impl StatusWriter {
             to,
             under_way: BTreeSet::new(),
             again: BTreeSet::new(),
+            soon: BTreeSet::new(),
+            behind: BTreeMap::new(),
             pauses: Pauses::default(),
             events,
             change: Change::default(),
@@ -130,6 +136,15 @@ impl StatusWriter {
             cells.iter().map(|(name, cell)| (name.clone(), (cell.on_its_way(), cell.held_back()))).collect();
         look.all |= said_of_cells != self.cells;
         self.cells = said_of_cells;
+        let at = Instant::now();
+        let behind: BTreeMap<String, (Option<Instant>, bool)> = cells
+            .iter()
+            .map(|(name, cell)| (name.clone(), (cell.behind_since(), cell.comes_soon(at))))
+            .collect();
+        if behind != self.behind {
+            keys.append(&mut self.soon);
+        }
+        self.behind = behind;
         let said_of_domains: BTreeMap<String, Programmed> = directory
             .domains
             .iter()
@@ -176,6 +191,7 @@ impl StatusWriter {
             domains: &said_of_domains,
             publications: &publications,
             now: Timestamp::now(),
+            at,
         };
         for key in keys {
             self.look_at(key, &view, index);
@@ -205,7 +221,9 @@ impl StatusWriter {
         let mailboxes = directory.mailbox_verdicts.keys().map(|id| (Kind::Mailbox, id.clone()));
         let aliases = directory.alias_verdicts.keys().map(|id| (Kind::Alias, id.clone()));
         for key in domains.chain(mailboxes).chain(aliases) {
-            if !self.under_way.contains(&key) && !self.again.contains(&key) {
+            if self.soon.contains(&key) {
+                assert!(view.comes_soon(&key, index), "nobody looked at {key:?}, which waited");
+            } else if !self.under_way.contains(&key) && !self.again.contains(&key) {
                 let missed = view.differing(&key, index);
                 assert!(missed.is_none(), "nobody looked at {key:?}: {missed:?}");
             }
@@ -214,6 +232,11 @@ impl StatusWriter {
 
     /// Starts to write a status, if that differs; later, if many are under way.
     fn look_at(&mut self, key: Key, view: &View<'_>, index: &mut Index) {
+        self.soon.remove(&key);
+        if view.comes_soon(&key, index) {
+            self.soon.insert(key);
+            return;
+        }
         // What stands there is not known before the write ends.
         if self.under_way.len() >= UNDER_WAY || self.under_way.contains(&key) {
             self.again.insert(key);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::directory::{Change, Directory, Rules, brake};
 use crate::records::Record;
 
@@ -77,7 +79,7 @@ impl Reconciler {
         self.forget_asked(&served);
         let change = std::mem::take(&mut self.change);
         for cell in self.cells.values_mut() {
-            cell.changed(&change);
+            cell.changed(&change, Instant::now());
         }
         self.statuses.changed(&change);
         #[cfg(debug_assertions)]
