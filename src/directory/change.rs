@@ -60,6 +60,11 @@ impl Change {
     pub fn leaves_tables(&self) -> bool {
         !self.all && !self.rest && self.addresses.is_empty()
     }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.leaves_tables() && self.mailboxes.is_empty() && self.aliases.is_empty()
+    }
 }
 
 impl Directory {

@@ -144,6 +144,12 @@ impl Directory {
         }
     }
 
+    /// The live mailboxes of a domain.
+    pub fn mailboxes_of(&self, domain: &str) -> impl Iterator<Item = (&Address, &ObjectId)> {
+        let from = self.mailboxes.range(Address::catch_all(domain)..);
+        from.take_while(move |(address, _)| address.domain() == domain)
+    }
+
     /// Where mail for unknown addresses of a domain goes, if anywhere.
     pub fn catch_all(&self, domain: &str) -> Option<&Address> {
         self.aliases.get(&Address::catch_all(domain))?.first()

@@ -95,7 +95,7 @@ impl Directory {
     /// What is said of a mailbox in a domain, shared with the first one there.
     fn said_beside(&self, address: &Address, domain: &ServedDomain) -> Arc<Verdict> {
         let said = verdict_in(domain);
-        let beside = self.mailboxes.range(Address::catch_all(address.domain())..).next();
+        let beside = self.mailboxes_of(address.domain()).next();
         let beside = beside.and_then(|(_, id)| self.mailbox_verdicts.get(id));
         // An address that the brake keeps may belong to an object of which something else is said.
         beside.filter(|beside| ***beside == said).cloned().unwrap_or_else(|| Arc::new(said))

@@ -28,8 +28,9 @@ const FIRST_POKE: Duration = Duration::from_secs(1);
 const LAST_POKE: Duration = Duration::from_secs(30);
 /// Revisions that an agent may still acknowledge.
 const REMEMBERED: usize = 4;
-/// From a change to the mail that follows it: an answer is waited for as long, rather than told to be on its way.
-const SOON: Duration = Duration::from_secs(5);
+/// From a change to its being live, two rounds of a busy agent: for as long that is waited for, rather than told to be on
+/// its way.
+const SOON: Duration = Duration::from_secs(10);
 
 /// A revision ready to be written.
 pub struct Rendered {

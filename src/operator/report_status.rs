@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::api::address::Address;
+use crate::api::conditions::Reason;
 use crate::api::{MailAlias, MailDomain, Mailbox};
 use crate::directory::{AliasSpec, Change, Directory};
 use crate::events::{self, News};
@@ -125,6 +125,7 @@ impl StatusWriter {
         publications: BTreeMap<String, Publication>,
     ) {
         let change = std::mem::take(&mut self.change);
+        let changed = !change.is_empty();
         let mut keys = std::mem::take(&mut index.touched);
         let mut look = Look { all: change.all, addresses: BTreeSet::new() };
         for cell in cells.values_mut() {
@@ -172,9 +173,7 @@ impl StatusWriter {
             let owners = look.addresses.iter().filter_map(|address| directory.mailboxes.get(address));
             keys.extend(owners.map(|id| (Kind::Mailbox, id.clone())));
             for domain in &other_domains {
-                let from = directory.mailboxes.range(Address::catch_all(domain)..);
-                let members = from.take_while(|(address, _)| address.domain() == *domain);
-                keys.extend(members.map(|(_, id)| (Kind::Mailbox, id.clone())));
+                keys.extend(directory.mailboxes_of(domain).map(|(_, id)| (Kind::Mailbox, id.clone())));
             }
             if !look.addresses.is_empty() || !other_domains.is_empty() {
                 let declares = |spec: &AliasSpec| {
@@ -193,6 +192,8 @@ impl StatusWriter {
             now: Timestamp::now(),
             at,
         };
+        // What is not looked at counts as before.
+        let counted = changed || !keys.is_empty();
         for key in keys {
             self.look_at(key, &view, index);
         }
@@ -207,7 +208,9 @@ impl StatusWriter {
         self.assert_nothing_was_missed(&view, index);
         self.domains = said_of_domains;
         self.publications = publications;
-        self.writer.metrics.objects(&counts(index));
+        if counted {
+            self.writer.metrics.objects(&counts(index));
+        }
     }
 
     /// Whether every status says what is to be said, or is to be written.
@@ -325,9 +328,13 @@ fn counts(index: &Index) -> BTreeMap<(&'static str, &'static str), usize> {
     for (kind, all) in
         [("MailDomain", &index.domains), ("Mailbox", &index.mailboxes), ("MailAlias", &index.aliases)]
     {
+        // Not a search for each of a hundred thousand.
+        let mut by_reason = [0; Reason::ALL.len()];
         for reason in all.values().filter_map(|known| known.ready) {
-            *counts.entry((kind, reason.as_str())).or_default() += 1;
+            by_reason[reason as usize] += 1;
         }
+        let some = Reason::ALL.iter().zip(by_reason).filter(|(_, count)| *count > 0);
+        counts.extend(some.map(|(reason, count)| ((kind, reason.as_str()), count)));
     }
     counts
 }

@@ -4,26 +4,25 @@ use std::collections::BTreeMap;
 
 use crate::api::address::Address;
 use crate::custody::{Custody, Place, write_domain, write_mailbox};
-use crate::directory::{Directory, Keeping, ServedDomain};
+use crate::directory::{Directory, Keeping, ObjectId, ServedDomain};
 
 /// Bytes for what is claimed and not served. There is no bound to what can be declared and refused.
 const CLAIMS_ROOM: usize = 16 * 1024;
 
-/// What one cell is told, of those mailboxes only that are `wanted`, as the text of
-/// [`CUSTODY_FILE`](crate::custody::CUSTODY_FILE). `domains` are those in its tables.
+/// What one cell is told, as the text of [`CUSTODY_FILE`](crate::custody::CUSTODY_FILE). `domains` and `mailboxes` are those
+/// in its tables.
 pub fn custody(
     directory: &Directory,
     cell: &str,
     domains: &BTreeMap<&str, &ServedDomain>,
-    wanted: impl Fn(&Address) -> bool,
+    mailboxes: &[(&Address, &ObjectId)],
 ) -> String {
     // Writing to a String cannot fail.
     let mut text = String::new();
     for (domain, served) in domains {
         let _ = write_domain(&mut text, domain, &served.namespace, served.spec.deletion_policy);
     }
-    let here = |address: &Address| domains.contains_key(address.domain()) && wanted(address);
-    for (address, id) in directory.mailboxes.iter().filter(|(address, _)| here(address)) {
+    for (address, id) in mailboxes {
         let Keeping { uid, policy } = directory.keeping.get(address).copied().unwrap_or_default();
         let _ = write_mailbox(&mut text, address, id.namespace(), policy, uid);
     }

@@ -82,12 +82,14 @@ pub fn tables(
 
     let mut mailboxes = String::new();
     let mut alias_lines = BTreeMap::new();
-    for address in directory.mailboxes.keys().filter(here).filter(|address| wanted(address)) {
+    let ours = domains.keys().flat_map(|domain| directory.mailboxes_of(domain));
+    let ours: Vec<_> = ours.filter(|(address, _)| wanted(address)).collect();
+    for (address, _) in &ours {
         push(&mut mailboxes, format_args!("{address} {}", maildir(address)));
         // Postfix asks the aliases first, for the whole domain too: without a line of its own, a mailbox would lose its
         // mail to the catch-all (VIRTUAL_README). An alias to itself ends there (virtual(5)).
         if directory.catch_all(address.domain()).is_some() {
-            alias_lines.insert(address, address.to_string());
+            alias_lines.insert(*address, address.to_string());
         }
     }
     for (address, targets) in &directory.aliases {
@@ -106,7 +108,7 @@ pub fn tables(
         push(&mut recipient_access, format_args!("{key} {action}"));
     }
 
-    let custody = custody(directory, cell, &domains, &wanted);
+    let custody = custody(directory, cell, &domains, &ours);
     [
         (CUSTODY_FILE, custody),
         (DOMAINS_FILE, list),

@@ -7,7 +7,7 @@ use crate::api::MailDomainSpec;
 use crate::api::address::Address;
 use crate::config::Config;
 use crate::directory::{Change, Directory, ObjectId, ServedDomain};
-use crate::operator::cells::Cell;
+use crate::operator::cells::{Cell, SOON};
 use crate::revision::{DomainState, Rejected, Report};
 
 fn config() -> Config {
@@ -94,18 +94,18 @@ fn an_answer_is_waited_for_from_the_first_change_that_it_lacks() {
     let second_revision = world.write(now + 2 * second);
     world.change(&["one@a.example", "two@a.example", "three@a.example"], now + 3 * second);
     assert_eq!(world.cell.behind_since(), Some(now + second));
-    assert!(world.cell.comes_soon(now + 5 * second) && !world.cell.comes_soon(now + 6 * second));
-    assert!(world.cell.next_look(now).is_some_and(|at| at <= now + 6 * second));
+    assert!(world.cell.comes_soon(now + SOON) && !world.cell.comes_soon(now + SOON + second));
+    assert!(world.cell.next_look(now).is_some_and(|at| at <= now + SOON + second));
 
     // The second is there: what waits now began later.
     world.answer(&second_revision, None);
     assert_eq!(world.cell.behind_since(), Some(now + 3 * second));
-    assert!(world.cell.comes_soon(now + 7 * second));
-    let third = world.write(now + 7 * second);
+    assert!(world.cell.comes_soon(now + SOON));
+    let third = world.write(now + SOON);
     world.answer(&second_revision, Some(&third));
-    assert!(!world.cell.comes_soon(now + 7 * second), "it was refused");
+    assert!(!world.cell.comes_soon(now + SOON), "it was refused");
     world.cell.hear(Err("no route".to_owned()));
-    assert!(!world.cell.comes_soon(now + 7 * second), "nobody answers");
+    assert!(!world.cell.comes_soon(now + SOON), "nobody answers");
     world.answer(&third, None);
     assert_eq!(world.cell.behind_since(), None);
 }
