@@ -1,14 +1,14 @@
 //! What is to be said of an object, where that differs from what stands there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use tokio::time::Instant;
 
+use crate::api::address::Address;
 use crate::api::conditions::{READY, Reason, Statement, update};
 use crate::api::{MailAliasStatus, MailDomainStatus, MailboxStatus, MxStatus};
-use crate::directory::{Directory, ObjectId, Refusal, Verdict};
+use crate::directory::{Directory, ObjectId, Objects, Refusal, Verdict};
 use crate::events::{self, News};
 use crate::postfix::tables::maildir;
 use crate::status::{self, Programmed, Publication};
@@ -55,8 +55,8 @@ pub struct View<'a> {
     pub publications: &'a BTreeMap<String, Publication>,
     /// When a condition changes that does.
     pub now: Timestamp,
-    /// The same, to measure from.
-    pub at: Instant,
+    /// The cells whose agents will most likely have what they lack in a moment, [`Cell::comes_soon`].
+    pub soon: &'a BTreeSet<&'a str>,
 }
 
 impl View<'_> {
@@ -68,31 +68,34 @@ impl View<'_> {
         self.cells.get(&self.directory.domains.get(domain)?.spec.cell)
     }
 
-    fn programmed_mailbox(&self, id: &ObjectId, index: &Index) -> Option<(&Cell, Programmed)> {
-        let address = index.objects.mailboxes.get(id)?.spec.as_ref().ok()?;
-        let cell = self.cell_of(address.domain())?;
-        Some((cell, cell.has_mailbox(address, id, self.directory)))
+    fn programmed_mailbox(&self, id: &ObjectId, index: &Index) -> Option<Programmed> {
+        let address = mailbox_address(id, &index.objects)?;
+        Some(self.cell_of(address.domain())?.has_mailbox(address, id, self.directory))
     }
 
-    fn programmed_alias(&self, id: &ObjectId, index: &Index) -> Option<(&Cell, Programmed)> {
-        let address = &index.objects.aliases.get(id)?.spec.as_ref().ok()?.address;
-        let cell = self.cell_of(address.domain())?;
-        Some((cell, cell.has_alias(address, self.directory)))
+    fn programmed_alias(&self, id: &ObjectId, index: &Index) -> Option<Programmed> {
+        let address = alias_address(id, &index.objects)?;
+        Some(self.cell_of(address.domain())?.has_alias(address, self.directory))
     }
 
     /// Whether all that is to be said is that an address is on its way, and that will most likely be over in a moment: with
     /// many objects, statuses are most of what is written.
     pub fn comes_soon(&self, (kind, id): &Key, index: &Index) -> bool {
-        let (verdicts, programmed) = match kind {
+        let (verdicts, address) = match kind {
             Kind::Domain => return false,
-            Kind::Mailbox => (&self.directory.mailbox_verdicts, self.programmed_mailbox(id, index)),
-            Kind::Alias => (&self.directory.alias_verdicts, self.programmed_alias(id, index)),
+            Kind::Mailbox => (&self.directory.mailbox_verdicts, mailbox_address(id, &index.objects)),
+            Kind::Alias => (&self.directory.alias_verdicts, alias_address(id, &index.objects)),
         };
-        let accepted = verdicts.get(id).is_some_and(|verdict| verdict.accepted.is_ok());
-        let waits = programmed.is_some_and(|(cell, programmed)| {
-            matches!(programmed, Programmed::AsBefore(Reason::Pending, _)) && cell.comes_soon(self.at)
-        });
-        accepted && waits
+        let served = address.and_then(|address| self.directory.domains.get(address.domain()));
+        if !served.is_some_and(|served| self.soon.contains(served.spec.cell.as_str())) {
+            return false;
+        }
+        let programmed = match kind {
+            Kind::Alias => self.programmed_alias(id, index),
+            _ => self.programmed_mailbox(id, index),
+        };
+        verdicts.get(id).is_some_and(|verdict| verdict.accepted.is_ok())
+            && matches!(programmed, Some(Programmed::AsBefore(Reason::Pending, _)))
     }
 
     /// The status of an object, where it is to be written, and what that changes.
@@ -126,8 +129,8 @@ impl View<'_> {
     /// That of a Mailbox.
     fn mailbox(&self, id: &ObjectId, index: &mut Index) -> Option<(Target, Vec<News>)> {
         let verdict = self.directory.mailbox_verdicts.get(id)?;
-        let address = index.objects.mailboxes.get(id)?.spec.as_ref().ok();
-        let programmed = self.programmed_mailbox(id, index).map(|(_, programmed)| programmed);
+        let address = mailbox_address(id, &index.objects);
+        let programmed = self.programmed_mailbox(id, index);
         let known = index.mailboxes.get_mut(id)?;
         let old = known.status.conditions();
         let said = status::mailbox(&old, verdict, &programmed.unwrap_or_else(Self::unserved));
@@ -146,7 +149,7 @@ impl View<'_> {
     /// That of a MailAlias.
     fn alias(&self, id: &ObjectId, index: &mut Index) -> Option<(Target, Vec<News>)> {
         let verdict = self.directory.alias_verdicts.get(id)?;
-        let programmed = self.programmed_alias(id, index).map(|(_, programmed)| programmed);
+        let programmed = self.programmed_alias(id, index);
         let known = index.aliases.get_mut(id)?;
         let old = known.status.conditions();
         let said = status::alias(&old, verdict, &programmed.unwrap_or_else(Self::unserved));
@@ -172,6 +175,14 @@ impl View<'_> {
         let something_else = !known.status.same_rest(wanted);
         update(old, self.now, known.generation, said).or_else(|| something_else.then(|| old.to_vec()))
     }
+}
+
+fn mailbox_address<'a>(id: &ObjectId, objects: &'a Objects) -> Option<&'a Address> {
+    objects.mailboxes.get(id)?.spec.as_ref().ok()
+}
+
+fn alias_address<'a>(id: &ObjectId, objects: &'a Objects) -> Option<&'a Address> {
+    Some(&objects.aliases.get(id)?.spec.as_ref().ok()?.address)
 }
 
 fn ready(said: &[Statement]) -> Option<Reason> {

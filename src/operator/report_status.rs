@@ -145,7 +145,8 @@ impl StatusWriter {
         if behind != self.behind {
             keys.append(&mut self.soon);
         }
-        self.behind = behind;
+        let soon: BTreeSet<&str> =
+            behind.iter().filter(|(_, (_, soon))| *soon).map(|(name, _)| name.as_str()).collect();
         let said_of_domains: BTreeMap<String, Programmed> = directory
             .domains
             .iter()
@@ -190,7 +191,7 @@ impl StatusWriter {
             domains: &said_of_domains,
             publications: &publications,
             now: Timestamp::now(),
-            at,
+            soon: &soon,
         };
         // What is not looked at counts as before.
         let counted = changed || !keys.is_empty();
@@ -206,6 +207,7 @@ impl StatusWriter {
         self.again.append(&mut waiting);
         #[cfg(debug_assertions)]
         self.assert_nothing_was_missed(&view, index);
+        self.behind = behind;
         self.domains = said_of_domains;
         self.publications = publications;
         if counted {

@@ -1,13 +1,18 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::api::MailDomainSpec;
 use crate::api::address::Address;
+use crate::api::conditions::Reason;
 use crate::config::Config;
-use crate::directory::{Change, Directory, ObjectId, ServedDomain};
+use crate::directory::{Change, Directory, Object, ObjectId, Refusal, ServedDomain, Verdict};
 use crate::operator::cells::{Cell, SOON};
+use crate::operator::desired_status::View;
+use crate::operator::index::{Index, Kind};
 use crate::revision::{DomainState, Rejected, Report};
 
 fn config() -> Config {
@@ -128,4 +133,41 @@ fn what_is_live_is_looked_at_and_what_is_still_to_come_is_not() {
         world.answer(live, None);
         assert_eq!(world.looks_at(), looks_at);
     }
+}
+
+#[test]
+fn a_status_waits_where_it_would_only_say_that_something_is_on_its_way() {
+    let (mut world, now) = (World::new(), Instant::now());
+    world.change(&[], now);
+    let empty = world.write(now);
+    world.answer(&empty, None);
+    world.change(&["one@a.example"], now);
+
+    let id = ObjectId::new("mail", "one@a.example");
+    let object = Object { created: 0, changed: 0, deleting: false, spec: Ok(own("one@a.example")) };
+    let mut index = Index::new("mail");
+    index.objects.mailboxes.insert(id.clone(), object);
+    let said = |accepted: Result<(), Refusal>| {
+        let verdict = Verdict { accepted, warning: None, resolved_refs: Ok(()), domain: None };
+        let mut directory = Directory::clone(&world.directory);
+        directory.mailbox_verdicts.insert(id.clone(), Arc::new(verdict));
+        directory
+    };
+    let accepted = said(Ok(()));
+    let refused = said(Err(Refusal::new(Reason::AddressConflict, "")));
+    let cells = BTreeMap::from([("default".to_owned(), world.cell)]);
+    let waits = |directory: &Directory, soon: &[&str], kind: Kind| {
+        let (domains, publications) = (BTreeMap::new(), BTreeMap::new());
+        let soon = soon.iter().copied().collect();
+        let (now, cells) = (Timestamp::UNIX_EPOCH, &cells);
+        let view =
+            View { directory, cells, domains: &domains, publications: &publications, now, soon: &soon };
+        view.comes_soon(&(kind, id.clone()), &index)
+    };
+    assert!(waits(&accepted, &["default"], Kind::Mailbox));
+    assert!(!waits(&accepted, &[], Kind::Mailbox), "its agent is late");
+    assert!(!waits(&refused, &["default"], Kind::Mailbox), "it will not come");
+    assert!(!waits(&accepted, &["default"], Kind::Domain), "there are few of them");
+    let elsewhere = Directory { domains: BTreeMap::new(), ..accepted };
+    assert!(!waits(&elsewhere, &["default"], Kind::Mailbox), "its domain is in no cell");
 }
