@@ -44,13 +44,14 @@ ensure_base_image() {
     in_store rm "$container" >/dev/null
 }
 
-# build_target TARGET TAG CONTEXT
+# build_target TARGET TAG CONTEXT OPTION…
 build_target() {
-    local log=$CACHE/images/$1.log
-    in_store build --layers -f "$IMAGES/Containerfile" --target "$1" --build-arg "BASE=$(base_image)" \
-        --build-arg BINARY=prebuilt -t "$2" "$3" >"$log" 2>&1 && return 0
+    local target=$1 tag=$2 context=$3 log=$CACHE/images/$1.log
+    shift 3
+    in_store build "$@" -f "$IMAGES/Containerfile" --target "$target" --build-arg "BASE=$(base_image)" \
+        --build-arg BINARY=prebuilt -t "$tag" "$context" >"$log" 2>&1 && return 0
     tail -n 25 "$log" >&2
-    die "the image target '$1' could not be built; the log is $log"
+    die "the image target '$target' could not be built; the log is $log"
 }
 
 rootfs_dir() { echo "$CACHE/rootfs-$(key "$IMAGES/Containerfile" -- "$(base_dir)")"; }
@@ -60,7 +61,7 @@ make_rootfs() {
     mkdir -p "$1/context" "$1/rootfs"
     ensure_base_image
     say "building the Postfix image without the project's binary"
-    build_target postfix-base localhost/vmail-postfix-base:dev "$1/context"
+    build_target postfix-base localhost/vmail-postfix-base:dev "$1/context" --layers
     container=$(in_store from localhost/vmail-postfix-base:dev)
     # One command, since the mount ends with it.
     # shellcheck disable=SC2016 # expands in there
@@ -93,7 +94,7 @@ make_images() {
     for target in operator postfix; do
         name=$(image_name "$target")
         say "building $name"
-        build_target "$target" "$name" "$1/context"
+        build_target "$target" "$name" "$1/context" --layers
         # Not compressed, unlike an OCI archive: that took longer than the rest of the build.
         in_store push -q "$name" "docker-archive:$1/$target.tar:$name" >/dev/null
     done
@@ -138,10 +139,8 @@ make_release() {
         [[ $target == operator ]] || name+=-$target
         say "building $name:$version"
         # Without the layers of another day.
-        in_store build --no-cache --timestamp "$SOURCE_DATE_EPOCH" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" \
-            -f "$IMAGES/Containerfile" --target "$target" --build-arg "BASE=$(base_image)" --build-arg BINARY=prebuilt \
-            -t "localhost/$name:$version" "$1/context" >"$CACHE/images/$target.log" 2>&1 \
-            || die "the image target '$target' could not be built; the log is $CACHE/images/$target.log"
+        build_target "$target" "localhost/$name:$version" "$1/context" \
+            --no-cache --timestamp "$SOURCE_DATE_EPOCH" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH"
         in_store push -q "localhost/$name:$version" "oci:$1/$name:$version" >/dev/null
         tar -C "$1/$name" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf "$directory/$name-$version.oci.tar" .
         container=$(in_store from "localhost/$name:$version")
